@@ -1,0 +1,135 @@
+"""How fast is pooling by sum? `python -m bench.pooling [--json]`, about ten seconds.
+
+4096 dicts of 5 features are embedded, at 16 and at 128 dims, in a table of 2^18 rows:
+
+- pooling: the dicts are hashed already. The forward pass alone, with the graph recorded for a backward one.
+- hashing and pooling: from the dicts on.
+
+The upstream way is that of the Flexi Hash Embeddings library: FeatureHasher to COO, nn.Embedding lookup, scaling,
+scatter by sum. All ways take turns in one process, on one thread, and each figure is the median over the turns,
+so a busy machine slows all of them alike.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.feature_extraction import FeatureHasher
+from torch import Tensor, nn
+
+from flexi_hash_embedding import FlexiHashEmbedding, hash_rows
+from flexi_hash_embedding.pooling import TORCH_SCATTER
+
+N_BAGS = 4096
+N_FEATURES_PER_BAG = 5
+N_ROWS = 2**18
+N_KEYS = 20_000
+DIMS = (16, 128)
+N_TURNS = {"pooling": 201, "hashing and pooling": 41}
+OURS = "flexi_hash_embedding"
+UPSTREAM = "upstream: lookup, scaling, scatter"
+
+Way = Callable[[], Tensor]
+
+
+def make_features(seed: int = 0) -> list[dict[str, float]]:
+    """Make N_BAGS dicts of N_FEATURES_PER_BAG keys drawn from N_KEYS, with values in 0.1 to 2."""
+    rng = np.random.default_rng(seed)
+    keys = [rng.choice(N_KEYS, N_FEATURES_PER_BAG, replace=False) for _ in range(N_BAGS)]
+    return [
+        {f"key{key}": float(value) for key, value in zip(bag, rng.uniform(0.1, 2, len(bag)), strict=True)}
+        for bag in keys
+    ]
+
+
+def scatter_sum(scaled: Tensor, bags: Tensor) -> Tensor:
+    """Sum (nnz, D) by bag to (N_BAGS, D), with torch's own scatter."""
+    return scaled.new_zeros((N_BAGS, scaled.shape[1])).scatter_add_(0, bags[:, None].expand_as(scaled), scaled)
+
+
+def make_ways(embed: FlexiHashEmbedding, X: list[dict[str, float]]) -> dict[str, dict[str, Way]]:
+    """Return {what: {way: function}}; every function gives the same (N_BAGS, D)."""
+    lookup = embed.embed
+    assert isinstance(lookup, nn.Embedding)
+    hashed = hash_rows(X, N_ROWS)
+    rows, offsets, values = (torch.from_numpy(array) for array in hashed)
+    values = values.float()
+    bags = torch.repeat_interleave(torch.arange(N_BAGS), offsets.diff())
+    bag = nn.EmbeddingBag.from_pretrained(lookup.weight, freeze=False, mode="sum", include_last_offset=True)
+    hasher = FeatureHasher(N_ROWS, alternate_sign=False)
+
+    def upstream_from_dicts() -> Tensor:
+        coo = hasher.transform(X).tocoo()
+        scaled = lookup(torch.from_numpy(coo.col.astype(np.int64)))
+        scaled = scaled * torch.from_numpy(coo.data.astype(np.float32))[:, None]
+        return scatter_sum(scaled, torch.from_numpy(coo.row.astype(np.int64)))
+
+    pooling: dict[str, Way] = {
+        OURS: lambda: embed.pool(*hashed),
+        UPSTREAM: lambda: scatter_sum(lookup(rows) * values[:, None], bags),
+        "torch.nn.EmbeddingBag": lambda: bag(rows, offsets, per_sample_weights=values),
+    }
+    if TORCH_SCATTER is not None:
+        import torch_scatter
+
+        pooling["upstream, with torch-scatter"] = lambda: torch_scatter.scatter_add(
+            lookup(rows) * values[:, None], bags, dim=0, dim_size=N_BAGS
+        )
+        pooling["lookup, scaling, torch-scatter's segment_csr"] = lambda: torch_scatter.segment_csr(
+            lookup(rows) * values[:, None], offsets, reduce="sum"
+        )
+    return {"pooling": pooling, "hashing and pooling": {OURS: lambda: embed(X), UPSTREAM: upstream_from_dicts}}
+
+
+def time_ways_ms(ways: dict[str, Way], n_turns: int) -> dict[str, float]:
+    """Return each way's median time in ms, after checking that all give the same."""
+    expected = ways[UPSTREAM]()
+    for way in ways.values():
+        torch.testing.assert_close(way(), expected)
+    times_ms: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(n_turns):
+        for name, way in ways.items():
+            start = time.perf_counter()
+            way()
+            times_ms[name].append((time.perf_counter() - start) * 1e3)
+    return {name: statistics.median(times) for name, times in times_ms.items()}
+
+
+def measure() -> list[dict[str, Any]]:
+    """Return one result for each number of dims and each of N_TURNS."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    X = make_features()
+    results = []
+    for dim in DIMS:
+        ways = make_ways(FlexiHashEmbedding(N_ROWS, dim), X)
+        for what, n_turns in N_TURNS.items():
+            medians_ms = time_ways_ms(ways[what], n_turns)
+            ratios = {name: median / medians_ms[UPSTREAM] for name, median in medians_ms.items()}
+            results.append({"what": what, "dim": dim, "median_ms": medians_ms, "of_upstream": ratios})
+    return results
+
+
+def main() -> None:
+    """Print the results as a table, or as one line of JSON."""
+    parser = argparse.ArgumentParser(description="Time pooling by sum against the other ways, in one run.")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    as_json = parser.parse_args().json
+    results = measure()
+    if as_json:
+        print(json.dumps({"bags": N_BAGS, "features_per_bag": N_FEATURES_PER_BAG, "results": results}))
+        return
+    print(f"{N_BAGS} rows x {N_FEATURES_PER_BAG} features, one thread; median ms, and as a share of upstream's\n")
+    for result in results:
+        print(f"{result['what']}, {result['dim']} dims")
+        for name, median_ms in result["median_ms"].items():
+            print(f"  {name:<46}{median_ms:9.3f}{result['of_upstream'][name]:8.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What can go wrong between the learner and Kafka.
+
+ConsumerError
+├── BrokerUnavailable        retriable   no broker answers, or it lost the connection
+├── ClientFailed             retriable   the Kafka client broke down; it is rebuilt where it stood
+├── AccessDenied                         wrong credentials, or no right to the topic
+├── BrokerRefused                        the broker answered, and its answer is no
+├── ConnectionSettingsError              the connection is described wrongly
+├── TopicNotFound                        the topic does not exist
+├── TopicReplaced                        the topic was deleted and made anew under the same name
+├── PositionOutOfRange                   the log no longer holds, or never held, a position
+├── RecordUnreadable                     the log's bytes at a position are damaged
+├── PublishError             retriable   the broker did not acknowledge events in time
+│   └── PublishRefused                   the broker will not take them, now or later
+└── DeadLetterError          retriable   the broker did not acknowledge dead letters in time
+    └── DeadLetterRefused                the broker will not take them, now or later
+
+`retriable` says what a caller should do: try again by itself, or stop until a person has acted.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ConsumerError(Exception):
+    """Any failure of this package; its message is one line that says what, where and what to do."""
+
+    retriable: ClassVar[bool] = False
+
+
+class BrokerUnavailable(ConsumerError):
+    """No broker answers, or it lost the connection."""
+
+    retriable = True
+
+
+class ClientFailed(ConsumerError):
+    """The Kafka client broke down in a way of its own; it is rebuilt where it stood."""
+
+    retriable = True
+
+
+class AccessDenied(ConsumerError):
+    """Wrong credentials, or no right to the topic."""
+
+
+class BrokerRefused(ConsumerError):
+    """The broker answered, and its answer is no."""
+
+
+class ConnectionSettingsError(ConsumerError):
+    """The connection is described wrongly: an address, a protocol, a certificate."""
+
+
+class TopicNotFound(ConsumerError):
+    """The topic does not exist."""
+
+    def __init__(self, topic: str, bootstrap_servers: str) -> None:
+        super().__init__(
+            f"topic {topic!r} does not exist on {bootstrap_servers}: check the name, or create it, for instance with"
+            f" kafka-topics.sh --bootstrap-server {bootstrap_servers} --create --topic {topic}"
+        )
+        self.topic = topic
+
+
+class TopicReplaced(ConsumerError):
+    """The topic was deleted and made anew under the same name, so no position in it means anything any more."""
+
+    def __init__(self, topic: str, expected_id: str, found_id: str) -> None:
+        super().__init__(
+            f"topic {topic!r} was deleted and made anew (id {expected_id} became {found_id}): positions in the old one"
+            " mean nothing in the new one; start from an empty checkpoint folder, or name another topic"
+        )
+
+
+class PositionOutOfRange(ConsumerError):
+    """The log no longer holds, or never held, a position.
+
+    Args:
+        log_start: the first offset that the log still holds; None where it is not known.
+        log_end: the offset that the next record will get; None where it is not known.
+    """
+
+    def __init__(self, topic: str, partition: int, position: int, log_start: int | None, log_end: int | None) -> None:
+        where = f"{topic}[{partition}]@{position}"
+        if log_start is None or log_end is None:
+            held = "the log does not hold it"
+        else:
+            held = f"the log holds offsets {log_start} up to, not including, {log_end}"
+        super().__init__(
+            f"cannot read on from {where}: {held}; records in between are lost, so restore an older or newer"
+            " checkpoint, or start from an empty checkpoint folder"
+        )
+        self.topic, self.partition, self.position = topic, partition, position
+        self.log_start, self.log_end = log_start, log_end
+
+
+class RecordUnreadable(ConsumerError):
+    """The log's bytes at a position are damaged, or packed in a way that the client does not know."""
+
+
+class PublishError(ConsumerError):
+    """The broker did not acknowledge events in time; some of them may be in the log all the same."""
+
+    retriable = True
+
+
+class PublishRefused(PublishError):
+    """The broker will not take the events, now or later."""
+
+    retriable = False
+
+
+class DeadLetterError(ConsumerError):
+    """The broker did not acknowledge dead letters in time; they are kept and sent again by the next flush."""
+
+    retriable = True
+
+
+class DeadLetterRefused(DeadLetterError):
+    """The broker will not take a dead letter, now or later; it is kept, and a person has to act."""
+
+    retriable = False

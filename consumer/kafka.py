@@ -1,0 +1,500 @@
+"""Kafka by kafka-python: connections, topics, and the source that the learner reads from.
+
+What shaped this, all of it read in kafka-python 3.0.12 or seen by experiment:
+
+- A deserializer that raises makes the next `poll` spin for ever, so there are none, and after any exception the
+  consumer is closed and built again where it stood.
+- The consumer has no group: with one, each poll first waits for the group's coordinator, even if records are buffered.
+  Offsets are committed through the admin client instead.
+- `allow_auto_create_topics=False` is not passed on by the client, so that asking for an absent topic may create it.
+  Each topic is looked up first by the admin client, which never does.
+- A client that fails to connect in its constructor leaves its thread and sockets behind; `_open` closes them.
+- Lists of end offsets may come back too low (Tansu gives the last batch's first offset plus one), while the high
+  watermark of a fetch is right. And an offset beyond the end is silence on Tansu, an error on Apache Kafka.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.errors import (
+    AuthorizationError,
+    CorruptRecordError,
+    KafkaConfigurationError,
+    KafkaError,
+    KafkaTimeoutError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+    SaslAuthenticationFailedError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    UnsupportedCodecError,
+    UnsupportedSaslMechanismError,
+    for_code,
+)
+from kafka.structs import OffsetAndMetadata
+
+from consumer.errors import (
+    AccessDenied,
+    BrokerRefused,
+    BrokerUnavailable,
+    ClientFailed,
+    ConnectionSettingsError,
+    ConsumerError,
+    PositionOutOfRange,
+    RecordUnreadable,
+    TopicNotFound,
+    TopicReplaced,
+)
+from consumer.source import Fetch, Identity, Record, StartAt
+
+log = logging.getLogger(__name__)
+
+CONNECT_TIMEOUT_MS = 3_000  # for a client's first answer: short, since a stop signal waits for it
+REQUEST_TIMEOUT_MS = 10_000  # for one answer of a broker that is connected
+MAX_RECONNECT_BACKOFF_MS = 1_000  # the client's own 30 s would outlast a broker's restart
+MAX_POLL_S = 0.5  # a poll cannot be woken, and a stop signal must not wait long
+PROBE_S = 5.0  # for a log's end: a fetch at the end is answered after 0.5 s
+MAX_FETCH_BYTES = 4 * 1024 * 1024  # of one partition in one answer; 1 MiB leaves the parser waiting between answers
+SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+
+
+@dataclass(frozen=True)
+class KafkaConnection:
+    """How to reach a cluster.
+
+    Args:
+        bootstrap_servers: ``host:port``, or several with commas between.
+        security_protocol: one of SECURITY_PROTOCOLS.
+        sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with `username` and `password`.
+        ssl_cafile, ssl_certfile, ssl_keyfile: PEM files.
+
+    Raises:
+        ConnectionSettingsError: an unknown protocol, or SASL without mechanism, name and password.
+    """
+
+    bootstrap_servers: str
+    security_protocol: str = "PLAINTEXT"
+    sasl_mechanism: str | None = None
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.security_protocol not in SECURITY_PROTOCOLS:
+            known = ", ".join(SECURITY_PROTOCOLS)
+            raise ConnectionSettingsError(f"security protocol {self.security_protocol!r} is not one of {known}")
+        if self.security_protocol.startswith("SASL") and not (self.sasl_mechanism and self.username and self.password):
+            raise ConnectionSettingsError(f"{self.security_protocol} needs a SASL mechanism, a username and a password")
+
+    def client_settings(self) -> dict[str, Any]:
+        """The keyword arguments that every kafka-python client takes; names that are not set are left out."""
+        settings = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "security_protocol": self.security_protocol,
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_plain_username": self.username,
+            "sasl_plain_password": self.password,
+            "ssl_cafile": self.ssl_cafile,
+            "ssl_certfile": self.ssl_certfile,
+            "ssl_keyfile": self.ssl_keyfile,
+            "client_id": "flexihash",
+            "bootstrap_timeout_ms": CONNECT_TIMEOUT_MS,
+            "request_timeout_ms": REQUEST_TIMEOUT_MS,
+            "reconnect_backoff_max_ms": MAX_RECONNECT_BACKOFF_MS,
+        }
+        return {name: value for name, value in settings.items() if value is not None}
+
+    def translate(self, error: Exception) -> ConsumerError:
+        """What a failure of kafka-python means, as one of our errors."""
+        servers = self.bootstrap_servers
+        text = str(error) or type(error).__name__
+        match error:
+            case ConsumerError():
+                return error
+            case SaslAuthenticationFailedError() | UnsupportedSaslMechanismError() | AuthorizationError():
+                return AccessDenied(f"Kafka at {servers} denies access: {text}; check username, password and rights")
+            case CorruptRecordError() | UnsupportedCodecError():
+                return RecordUnreadable(f"Kafka at {servers} holds a record that cannot be read: {text}")
+            case KafkaTimeoutError():
+                return BrokerUnavailable(f"Kafka at {servers} does not answer ({text}): is the address right, is it up?")
+            case KafkaConfigurationError() | ValueError() | TypeError() | FileNotFoundError():
+                return ConnectionSettingsError(f"cannot connect to Kafka at {servers!r}: {text}")
+            case KafkaError(retriable=True) | OSError():
+                return BrokerUnavailable(f"Kafka at {servers} is not available: {text}")
+            case KafkaError():
+                return BrokerRefused(f"Kafka at {servers} refuses: {text}")
+        return ClientFailed(f"the client of Kafka at {servers} failed: {type(error).__name__}: {text}")
+
+
+def topic_exists(connection: KafkaConnection, topic: str) -> bool:
+    """Whether the topic is there; never creates it.
+
+    Raises:
+        ConsumerError: the broker does not answer, or refuses to tell.
+    """
+    try:
+        describe_topic(connection, topic)
+    except TopicNotFound:
+        return False
+    return True
+
+
+def describe_topic(connection: KafkaConnection, topic: str) -> dict[str, Any]:
+    """A topic's metadata, as `KafkaAdminClient.describe_topics` gives it.
+
+    Raises:
+        TopicNotFound: there is none.
+    """
+    with _open(KafkaAdminClient, connection) as admin:
+        return _describe(admin, connection, topic)
+
+
+def create_topic(
+    connection: KafkaConnection, topic: str, n_partitions: int = 1, settings: Mapping[str, str] | None = None
+) -> bool:
+    """Create a topic, replicated as the broker does by default, and wait until it can be used.
+
+    Args:
+        settings: the topic's own, such as ``max.message.bytes``.
+
+    Returns:
+        False when it was there already; its partitions and settings are then what they were.
+    """
+    wanted = {"num_partitions": n_partitions, "replication_factor": -1, "configs": dict(settings or {})}
+    with _open(KafkaAdminClient, connection) as admin:
+        try:
+            admin.create_topics({topic: wanted}, timeout_ms=REQUEST_TIMEOUT_MS, wait_for_metadata=True)
+        except TopicAlreadyExistsError:
+            return False
+        except Exception as error:
+            raise connection.translate(error) from error
+    return True
+
+
+def open_producer(connection: KafkaConnection, topic: str, **settings: Any) -> Any:
+    """A KafkaProducer that waits for all replicas, for a topic that exists.
+
+    Idempotent, as the client is by default: a retry after a lost answer does not double a record.
+
+    Raises:
+        TopicNotFound: there is no such topic (asking with a producer might create it).
+    """
+    describe_topic(connection, topic)
+    return _open(KafkaProducer, connection, acks="all", metrics_enabled=False, **settings)
+
+
+def close_producer(producer: Any, timeout_s: float) -> None:
+    """Send what waits for at most `timeout_s`, then close; what is left by then fails, and its futures say so."""
+    try:
+        producer.close(timeout=timeout_s)
+    except KafkaTimeoutError:
+        # close() gives up before it has closed anything when its flush does; only the sender can fail what waits.
+        producer._sender.force_close()
+        producer.close(timeout=timeout_s)
+
+
+class KafkaSource:
+    """One topic of a Kafka cluster as a `Source`.
+
+    Positions are the caller's; this only remembers what it has handed out, so as to go on there after it had to build
+    its consumer anew. Records of aborted transactions are left out.
+
+    Args:
+        group_id: commit offsets under this name; None commits none.
+        start_at: where a cold start begins.
+        max_poll_records: of one `poll`.
+    """
+
+    def __init__(
+        self,
+        connection: KafkaConnection,
+        topic: str,
+        group_id: str | None = None,
+        start_at: StartAt = "earliest",
+        max_poll_records: int = 4096,
+    ) -> None:
+        self.topic = topic
+        self._connection = connection
+        self._group_id = group_id
+        self._start_at = start_at
+        self._max_poll_records = max_poll_records
+        self._consumer: Any = None
+        self._admin: Any = None
+        self._topic_id: str | None = None
+        self._positions: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+
+    def identity(self) -> Identity:
+        """The ids of the cluster and of the topic as they are now."""
+        cluster = self._ask(lambda admin: admin.describe_cluster())
+        return Identity(cluster.get("cluster_id"), _topic_id(self._describe()))
+
+    def start(self, positions: Mapping[int, int]) -> dict[int, int]:
+        """Begin to read all partitions; see `Source.start`."""
+        self.close()
+        description = self._describe()
+        self._topic_id = _topic_id(description)
+        self._consumer = self._open_consumer()
+        try:
+            self._positions = self._first_positions(_partitions(description), positions)
+            self._seek(self._positions)
+        except Exception as error:
+            raise self._abandon(error) from error
+        return dict(self._positions)
+
+    def poll(self, timeout_s: float) -> list[Fetch]:
+        """The next records; see `Source.poll`."""
+        if self._consumer is None:
+            self._resume()
+        try:
+            batches = self._consumer.poll(
+                timeout_ms=int(min(timeout_s, MAX_POLL_S) * 1000), max_records=self._max_poll_records
+            )
+        except Exception as error:
+            raise self._abandon(error) from error
+        fetches = [_fetch(partition.partition, records) for partition, records in batches.items()]
+        for fetch in fetches:
+            self._positions[fetch.partition] = fetch.position
+        return fetches
+
+    def end_positions(self) -> dict[int, int]:
+        """The log's end per partition, as far as this source has heard; see `Source.end_positions`."""
+        for partition, position in self._positions.items():
+            heard = self._consumer.highwater(self._at(partition)) if self._consumer is not None else None
+            self._ends[partition] = max(self._ends.get(partition, 0), position, heard or 0)
+        return dict(self._ends)
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Commit for lag tools; a failure is logged, not raised."""
+        if self._group_id is None or not positions:
+            return
+        offsets = {self._at(p): OffsetAndMetadata(position, "", -1) for p, position in positions.items()}
+        try:
+            results = self._ask(lambda admin: admin.alter_group_offsets(self._group_id, offsets))
+        except ConsumerError as error:
+            # A new cluster has no coordinator until somebody has asked for it: the next commit finds one.
+            level = logging.INFO if error.retriable else logging.WARNING
+            log.log(level, "offsets are not committed to group %s (the checkpoint has them): %s", self._group_id, error)
+            return
+        for at, outcome in results.items():
+            if outcome.errno:
+                log.warning("offset of %s[%d] is not committed: %s", at.topic, at.partition, outcome.__name__)
+
+    def refresh(self) -> dict[int, int]:
+        """Begin to read new partitions; see `Source.refresh`."""
+        description = self._describe()
+        found = _topic_id(description)
+        if self._topic_id and found and found != self._topic_id:
+            raise TopicReplaced(self.topic, self._topic_id, found)
+        added = sorted(set(_partitions(description)) - set(self._positions))
+        if not added:
+            return {}
+        if self._consumer is None:
+            self._resume()
+        try:
+            begins = self._log_starts(added)
+            self._positions |= begins
+            self._seek(self._positions)
+        except Exception as error:
+            raise self._abandon(error) from error
+        log.info("new partitions of %s: %s", self.topic, begins)
+        return begins
+
+    def close(self) -> None:
+        """Let go of connections. May be called twice."""
+        self._close_consumer()
+        self._close_admin()
+
+    def _open_consumer(self) -> Any:
+        return _open(
+            KafkaConsumer,
+            self._connection,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            max_partition_fetch_bytes=MAX_FETCH_BYTES,
+            metrics_enabled=False,
+        )
+
+    def _resume(self) -> None:
+        self._consumer = self._open_consumer()
+        try:
+            self._seek(self._positions)
+        except Exception as error:
+            raise self._abandon(error) from error
+
+    def _seek(self, positions: Mapping[int, int]) -> None:
+        self._consumer.assign([self._at(partition) for partition in positions])
+        for partition, position in positions.items():
+            self._consumer.seek(self._at(partition), position)
+
+    def _first_positions(self, partitions: Sequence[int], wanted: Mapping[int, int]) -> dict[int, int]:
+        for partition in set(wanted) - set(partitions):
+            raise PositionOutOfRange(self.topic, partition, wanted[partition], None, None)
+        starts = self._log_starts(partitions)
+        listed = self._consumer.end_offsets([self._at(p) for p in partitions], timeout_ms=REQUEST_TIMEOUT_MS)
+        ends = {at.partition: end for at, end in listed.items()}
+        latest = not wanted and self._start_at == "latest"
+        first = {p: ends[p] if latest else wanted.get(p, starts[p]) for p in partitions}
+        # Listed ends may be too low, so where one matters the watermark of a fetch has the last word.
+        doubtful = {p: first[p] for p in partitions if latest or first[p] > ends[p]}
+        ends |= self._probe_ends(doubtful)
+        if latest:
+            first = dict(ends)
+        for p, position in first.items():
+            if not starts[p] <= position <= ends[p]:
+                raise PositionOutOfRange(self.topic, p, position, starts[p], ends[p])
+        self._ends = ends
+        return first
+
+    def _log_starts(self, partitions: Sequence[int]) -> dict[int, int]:
+        asked = [self._at(p) for p in partitions]
+        starts = self._consumer.beginning_offsets(asked, timeout_ms=REQUEST_TIMEOUT_MS)
+        return {at.partition: start for at, start in starts.items()}
+
+    def _probe_ends(self, positions: Mapping[int, int]) -> dict[int, int]:
+        """The high watermarks, learned by fetching at `positions`; what is fetched is thrown away."""
+        if not positions:
+            return {}
+        self._seek(positions)
+        deadline = monotonic() + PROBE_S
+        waiting = set(positions)
+        while waiting:
+            if monotonic() > deadline:
+                servers = self._connection.bootstrap_servers
+                raise BrokerUnavailable(f"Kafka at {servers} does not tell where {self.topic} ends")
+            self._consumer.poll(timeout_ms=100)
+            waiting = {p for p in waiting if self._consumer.highwater(self._at(p)) is None}
+        return {p: self._consumer.highwater(self._at(p)) for p in positions}
+
+    def _abandon(self, error: Exception) -> ConsumerError:
+        """Close the consumer after a failure; the next poll builds it anew. Returns what to raise."""
+        translated = self._explain(error)
+        self._close_consumer()
+        return translated
+
+    def _explain(self, error: Exception) -> ConsumerError:
+        match error:
+            case OffsetOutOfRangeError():
+                (at, position), *_ = error.args[0].items()
+            case LogTruncationError():
+                at, *_ = error.divergent_offsets
+                position = self._positions[at.partition]
+            case CorruptRecordError() | UnsupportedCodecError():
+                where = ", ".join(f"{self.topic}[{p}]@{position}" for p, position in self._positions.items())
+                return RecordUnreadable(f"a record at or soon after {where} cannot be read: {error}")
+            case _:
+                return self._connection.translate(error)
+        start, end = self._log_bounds(at)
+        return PositionOutOfRange(self.topic, at.partition, position, start, end)
+
+    def _log_bounds(self, at: Any) -> tuple[int | None, int | None]:
+        try:
+            starts = self._consumer.beginning_offsets([at], timeout_ms=REQUEST_TIMEOUT_MS)
+            ends = self._consumer.end_offsets([at], timeout_ms=REQUEST_TIMEOUT_MS)
+        except KafkaError as error:
+            log.debug("bounds of %s are not known: %s", at, error)
+            return None, None
+        return starts[at], ends[at]
+
+    def _describe(self) -> dict[str, Any]:
+        description: dict[str, Any] = self._ask(lambda admin: _describe(admin, self._connection, self.topic))
+        return description
+
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
+        """Ask the cluster through the admin client, which is kept while it works."""
+        if self._admin is None:
+            self._admin = _open(KafkaAdminClient, self._connection)
+        try:
+            return question(self._admin)
+        except TopicNotFound:
+            raise
+        except Exception as error:
+            self._close_admin()
+            raise self._connection.translate(error) from error
+
+    def _at(self, partition: int) -> Any:
+        return TopicPartition(self.topic, partition)
+
+    def _close_consumer(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            _close(consumer)
+
+    def _close_admin(self) -> None:
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            _close(admin)
+
+
+def _fetch(partition: int, records: Sequence[Any]) -> Fetch:
+    def build_record(index: int) -> Record:
+        r = records[index]
+        return Record(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers))
+
+    return Fetch(partition, [r.offset for r in records], [r.value for r in records], build_record)
+
+
+def _describe(admin: Any, connection: KafkaConnection, topic: str) -> dict[str, Any]:
+    try:
+        description: dict[str, Any] = admin.describe_topics([topic])[0]
+        if description["error_code"]:
+            raise for_code(description["error_code"])(topic)
+    except UnknownTopicOrPartitionError as error:
+        raise TopicNotFound(topic, connection.bootstrap_servers) from error
+    except Exception as error:
+        raise connection.translate(error) from error
+    return description
+
+
+def _partitions(description: Mapping[str, Any]) -> list[int]:
+    return sorted(partition["partition_index"] for partition in description["partitions"])
+
+
+def _topic_id(description: Mapping[str, Any]) -> str | None:
+    topic_id = description.get("topic_id")
+    return None if topic_id is None else str(topic_id)
+
+
+def _open(client_class: Any, connection: KafkaConnection, **settings: Any) -> Any:
+    """A connected kafka-python client.
+
+    Raises:
+        ConsumerError: it could not connect; nothing of it is left behind.
+    """
+    _quieten_client_log()
+    opened: list[Any] = []
+
+    def open_network(**network_settings: Any) -> Any:
+        opened.append(client_class.DEFAULT_CONFIG["kafka_client"](**network_settings))
+        return opened[-1]
+
+    try:
+        return client_class(**connection.client_settings(), kafka_client=open_network, **settings)
+    except Exception as error:
+        for network in opened:
+            network.close()
+        raise connection.translate(error) from error
+
+
+def _close(client: Any) -> None:
+    try:
+        client.close()
+    except Exception as error:  # of a client that is broken already: nothing is lost by it
+        log.debug("closing %s failed: %s", type(client).__name__, error)
+
+
+def _quieten_client_log() -> None:
+    # The client logs every attempt to reconnect as an error, several a second. What matters is raised anyhow. Whoever
+    # wants to see it sets a level of their own first.
+    client_log = logging.getLogger("kafka")
+    if client_log.level == logging.NOTSET:
+        client_log.setLevel(logging.CRITICAL)

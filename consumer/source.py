@@ -1,0 +1,115 @@
+"""Where records come from: the interface between the learn loop and a log."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+StartAt = Literal["earliest", "latest"]
+
+
+class Record(NamedTuple):
+    """One record as the log holds it.
+
+    Args:
+        timestamp_ms: Unix time, -1 where the record has none.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+
+
+class Identity(NamedTuple):
+    """Which cluster and which topic positions belong to; None where a broker gives no id."""
+
+    cluster_id: str | None
+    topic_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    """N >= 1 records of one partition, in order, as columns: the loop looks at values, and seldom at a whole record.
+
+    Args:
+        offsets: (N,) rising, not always by one: compaction and transactions leave gaps.
+        values: (N,) None for a record with a null value.
+        build_record: makes the record at an index.
+    """
+
+    partition: int
+    offsets: list[int]
+    values: list[bytes | None]
+    build_record: Callable[[int], Record]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def position(self) -> int:
+        """The next offset to read after these records."""
+        return self.offsets[-1] + 1
+
+    def record(self, index: int) -> Record:
+        """The whole record at `index` among the N."""
+        return self.build_record(index)
+
+
+class Source(Protocol):
+    """Reads one topic from given positions. For one thread; `start` comes before everything but `identity`."""
+
+    @property
+    def topic(self) -> str:
+        """The topic's name."""
+
+    def identity(self) -> Identity:
+        """The ids of the cluster and of the topic as they are now."""
+
+    def start(self, positions: Mapping[int, int]) -> dict[int, int]:
+        """Begin to read all partitions.
+
+        Args:
+            positions: next offset per partition. Empty: a cold start, from where the source's `start_at` says. A
+                partition that is missing among others is new, and is read from its beginning.
+
+        Returns:
+            The positions actually started from, one per partition.
+
+        Raises:
+            TopicNotFound, PositionOutOfRange, BrokerUnavailable...: see `consumer.errors`.
+        """
+
+    def poll(self, timeout_s: float) -> list[Fetch]:
+        """The next records, each exactly once and in order within a partition.
+
+        Returns:
+            Nothing when none came within `timeout_s` (at most 0.5 s is waited).
+
+        Raises:
+            ConsumerError: after a `retriable` one just poll again: nothing is lost or repeated.
+        """
+
+    def end_positions(self) -> dict[int, int]:
+        """The log's end per partition, as far as this source has heard: for the lag. Asks nobody."""
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Tell the log how far we are, for lag tools only; a failure is logged, not raised."""
+
+    def refresh(self) -> dict[int, int]:
+        """Look for new partitions and begin to read them; call it every few seconds.
+
+        Returns:
+            Where each new partition starts; empty when there is none.
+
+        Raises:
+            BrokerUnavailable: nobody answers (`poll` alone does not tell that from silence).
+            TopicNotFound, TopicReplaced: the topic that was being read is gone.
+        """
+
+    def close(self) -> None:
+        """Stop reading and let go of connections. May be called twice."""

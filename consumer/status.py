@@ -1,0 +1,83 @@
+"""What the learner tells everybody else: one small file, replaced atomically a few times a second."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+STATUS_FILE = "status.json"
+STALE_AFTER_S = 5.0  # a learner that has not written for so long is taken for dead or stuck
+
+State = Literal["starting", "restoring", "connecting", "learning", "stopping", "stopped", "failed"]
+
+
+class CheckpointStatus(msgspec.Struct, kw_only=True):
+    """The newest checkpoint, and what became of the last attempt to save one."""
+
+    path: str | None = None
+    events: int = 0
+    saved_at: float | None = None  # Unix time of the attempt's start, so that a waiter can compare with its request
+    duration_s: float | None = None
+    pause_s: float | None = None
+    size_bytes: int | None = None
+    error: str | None = None
+    failed_at: float | None = None
+    set_aside: list[str] = []
+
+
+class LearnerStatus(msgspec.Struct, kw_only=True):
+    """State of the learner at `updated_at` (Unix time).
+
+    Args:
+        tables: folder of the tables that are learned now, relative to the memory folder; None before the first.
+        positions: next offset per ``topic:partition``; `end_positions` likewise, for the lag.
+        rejected: rejected events by reason, since the stream's beginning; `unlabelled` events had no label.
+        metrics: progressive metrics as `model.metrics` reports them.
+    """
+
+    state: State = "starting"
+    error: str | None = None
+    pid: int = 0
+    tables: str | None = None
+    topic: str = ""
+    events: int = 0
+    events_per_second: float = 0.0
+    rejected: dict[str, int] = {}
+    unlabelled: int = 0
+    positions: dict[str, int] = {}
+    end_positions: dict[str, int] = {}
+    metrics: dict[str, Any] = {}
+    configuration: dict[str, Any] = {}
+    checkpoint: CheckpointStatus = msgspec.field(default_factory=CheckpointStatus)
+    started_at: float = 0.0
+    updated_at: float = 0.0
+
+    @property
+    def lag(self) -> int:
+        """Records in the topic that are not yet learned."""
+        return sum(max(0, end - self.positions.get(key, 0)) for key, end in self.end_positions.items())
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since this was written."""
+        return time.time() - self.updated_at
+
+
+def write_status(directory: Path, status: LearnerStatus) -> None:
+    """Replace the status file in `directory`; readers see the old one or the new one, never half."""
+    status.updated_at = time.time()
+    beside = directory / f".{STATUS_FILE}.{os.getpid()}"
+    beside.write_bytes(msgspec.json.encode(status))
+    beside.replace(directory / STATUS_FILE)
+
+
+def read_status(directory: Path) -> LearnerStatus | None:
+    """The learner's last word, or None where none has been written."""
+    try:
+        return msgspec.json.decode((directory / STATUS_FILE).read_bytes(), type=LearnerStatus)
+    except FileNotFoundError:
+        return None

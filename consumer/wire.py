@@ -1,0 +1,215 @@
+"""The wire format: JSON bytes to events, and everything that can be wrong with them.
+
+An event is one JSON object: the features, and optionally ``label``, ``weight``, ``id`` and ``timestamp``. Kafka, HTTP
+and files all come through here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from model.config import Task
+from model.errors import FeatureError, LabelError
+from model.features import Batch, Feature, FeatureRules, flatten, hash_features
+from model.learner import check_label
+
+MAX_WEIGHT = 1e6  # an event that counts more than a million times is a mistake, and would drown the stream
+
+
+class EventRejected(ValueError):
+    """An event cannot be learned from; it goes to the dead letters.
+
+    Args:
+        reason: a short slug for counting.
+        message: what is wrong, for people.
+        key: the feature or field at fault, where it is one.
+    """
+
+    def __init__(self, reason: str, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.key = key
+
+
+class EventFormat(msgspec.Struct, frozen=True, kw_only=True):
+    """How events are written.
+
+    Args:
+        label_field: the name of the label.
+        features_field: the name of the object that holds the features; empty: the whole event but the label,
+            ``weight``, ``id``, ``timestamp`` and `ignored_features`.
+        ignored_features: top-level names, among the features, that are not learned from.
+        rules: how features are flattened, and what is too much.
+        max_event_bytes: of one event's JSON.
+    """
+
+    label_field: str = "label"
+    features_field: str = "features"
+    ignored_features: tuple[str, ...] = ()
+    rules: FeatureRules = FeatureRules()
+    max_event_bytes: int = 1_000_000
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A decoded event; `label` is None where it has none."""
+
+    features: list[Feature]
+    label: float | None
+    weight: float
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """What N messages hold: B labelled events to learn from, and the reasons against the rest.
+
+    Args:
+        batch: the B events' hashed features.
+        labels, weights: (B,) float64.
+        kept: (B,) int64, each event's place among the messages.
+        rejections: place and reason of each rejected message.
+        n_unlabelled: valid events without a label.
+    """
+
+    batch: Batch
+    labels: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    kept: NDArray[np.int64]
+    rejections: list[tuple[int, EventRejected]]
+    n_unlabelled: int
+
+
+class EventDecoder:
+    """Decodes events of one format for one task."""
+
+    def __init__(self, format: EventFormat, task: Task, n_rows: int) -> None:
+        self.format = format
+        self.task = task
+        self.n_rows = n_rows
+        self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+        outer = {format.label_field, "weight", "id", "timestamp"} if not format.features_field else set()
+        self._left_out = frozenset(outer.union(format.ignored_features))
+
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+        """Decodes N messages; never raises for what is in them."""
+        events: list[Event] = []
+        kept: list[int] = []
+        rejections: list[tuple[int, EventRejected]] = []
+        n_unlabelled = 0
+        for index, value in enumerate(values):
+            try:
+                event = self.decode_one(value)
+            except EventRejected as rejected:
+                rejections.append((index, rejected))
+                continue
+            if event.label is None:
+                n_unlabelled += 1
+                continue
+            events.append(event)
+            kept.append(index)
+        return Decoded(
+            batch=hash_features([event.features for event in events], self.n_rows),
+            labels=np.array([event.label for event in events], np.float64),
+            weights=np.array([event.weight for event in events], np.float64),
+            kept=np.array(kept, np.int64),
+            rejections=rejections,
+            n_unlabelled=n_unlabelled,
+        )
+
+    def decode_one(self, value: bytes | None) -> Event:
+        """One message.
+
+        Raises:
+            EventRejected: with the reason; nothing else, whatever the bytes.
+        """
+        return self.read(self._parse(value))
+
+    def read(self, event: Any) -> Event:
+        """An event that is parsed already.
+
+        Raises:
+            EventRejected: with the reason.
+        """
+        if not isinstance(event, Mapping):
+            raise EventRejected("not_an_object", f"the event is {_describe(event)}, not an object")
+        return Event(
+            features=self.read_features(self._find_features(event)),
+            label=self._read_label(event.get(self.format.label_field)),
+            weight=_read_weight(event.get("weight")),
+        )
+
+    def read_features(self, features: Any) -> list[Feature]:
+        """Flat features of one instance.
+
+        Raises:
+            EventRejected: with the reason and the key.
+        """
+        if not isinstance(features, Mapping):
+            raise EventRejected("no_features", f"the features are {_describe(features)}, not an object")
+        if self._left_out:
+            features = {name: value for name, value in features.items() if name not in self._left_out}
+        try:
+            return flatten(features, self.format.rules)
+        except FeatureError as error:
+            raise EventRejected(error.reason, str(error), error.key) from error
+
+    def _parse(self, value: bytes | None) -> Any:
+        if not value:
+            raise EventRejected("empty", "the message is empty")
+        if len(value) > self.format.max_event_bytes:
+            raise EventRejected(
+                "too_large", f"the message has {len(value)} bytes, more than {self.format.max_event_bytes}"
+            )
+        try:
+            return self._json.decode(value)
+        except msgspec.ValidationError as error:  # a number that float64 cannot hold
+            raise EventRejected("non_finite_number", f"a number is out of range: {error}") from error
+        except msgspec.DecodeError as error:
+            raise EventRejected("not_json", f"not JSON: {error}") from error
+        except UnicodeDecodeError as error:
+            raise EventRejected("not_utf8", f"not UTF-8: {error.reason} at byte {error.start}") from error
+        except RecursionError as error:
+            raise EventRejected("too_deep", "nested deeper than can be read") from error
+
+    def _find_features(self, event: Mapping[str, Any]) -> Any:
+        name = self.format.features_field
+        if not name:
+            return event
+        if name not in event:
+            raise EventRejected("no_features", f'the event has no "{name}"', name)
+        return event[name]
+
+    def _read_label(self, label: Any) -> float | None:
+        if label is None:
+            return None
+        name = self.format.label_field
+        if not isinstance(label, bool | int | float):
+            raise EventRejected("bad_label", f"label {_quote(label)} is not a number (task={self.task})", name)
+        try:
+            return check_label(label, self.task)
+        except (LabelError, OverflowError) as error:
+            raise EventRejected("bad_label", str(error), name) from error
+
+
+def _read_weight(weight: Any) -> float:
+    if weight is None:
+        return 1.0
+    if isinstance(weight, bool) or not isinstance(weight, int | float) or not 0.0 <= weight <= MAX_WEIGHT:
+        raise EventRejected("bad_weight", f"weight {_quote(weight)} is not from 0 to {MAX_WEIGHT:g}", "weight")
+    return float(weight)
+
+
+def _describe(value: Any) -> str:
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+def _quote(value: Any) -> str:
+    text = value if isinstance(value, float) and not math.isfinite(value) else msgspec.json.encode(value).decode()
+    return str(text)[:80]

@@ -1,0 +1,43 @@
+"""What a model is made of: everything that must be equal for two tables to be comparable."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from model.errors import ConfigurationError
+
+
+class Task(StrEnum):
+    """What the label is: yes or no, a quantity, a count, or a quantity whose quantile is wanted."""
+
+    BINARY = "binary"
+    REGRESSION = "regression"
+    COUNTS = "counts"
+    QUANTILE = "quantile"
+
+
+class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Configuration of a model.
+
+    Args:
+        task: what is predicted.
+        quantile: the wanted quantile in (0, 1); read by the quantile task only.
+        n_rows: rows of the table, a power of two of at least 2; one row takes 144 bytes in all.
+        seed: of the first embeddings.
+
+    Raises:
+        ConfigurationError: a value is outside its range.
+    """
+
+    task: Task = Task.BINARY
+    quantile: float = 0.5
+    n_rows: int = 1 << 18
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n_rows < 2 or self.n_rows & (self.n_rows - 1) or self.n_rows > 1 << 30:
+            raise ConfigurationError(f"n_rows must be a power of two from 2 to 2^30, not {self.n_rows}")
+        if not 0.0 < self.quantile < 1.0:
+            raise ConfigurationError(f"quantile must be between 0 and 1, not {self.quantile}")

@@ -1,0 +1,181 @@
+"""From JSON features of any shape to rows of the table: flattening and hashing."""
+
+from __future__ import annotations
+
+import fnmatch
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.feature_extraction._hashing_fast import transform
+
+from model.errors import FeatureError
+
+# A flat feature: a number, or a category whose value is the string.
+Feature = tuple[str, str | float]
+
+MAX_MAGNITUDE = 1e300  # numbers beyond are treated as this: differences of two must stay finite in float64
+ZERO = 5e-324  # FeatureHasher drops zeros, but "0" is a value: it travels as the smallest number there is
+NAMES_CACHED = 1 << 16  # decisions of the glob patterns kept; names are unbounded, memory is not
+
+
+class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
+    """How features are flattened, and what is too much.
+
+    Args:
+        categorical_features: glob patterns of flat names whose numbers are names only, such as ``*_id``.
+        numeric_features: glob patterns of flat names that are quantities only, such as ``year``; a string that
+            reads as a number is taken as one.
+        max_features: flat features in one event.
+        max_depth: levels of nesting.
+        max_key_length: characters of a flat name.
+    """
+
+    categorical_features: tuple[str, ...] = ()
+    numeric_features: tuple[str, ...] = ()
+    max_features: int = 1_000
+    max_depth: int = 16
+    max_key_length: int = 512
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Hashed features of B events, nnz features in all, ready for the kernel.
+
+    Args:
+        rows: (nnz,) int64, each feature's row.
+        offsets: (B + 1,) int64; event b owns ``rows[offsets[b]:offsets[b + 1]]``.
+        values: (nnz,) float64; 1 for a category.
+        is_number: (nnz,) bool.
+    """
+
+    rows: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+    values: NDArray[np.float64]
+    is_number: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+def flatten(features: Mapping[str, Any], rules: FeatureRules) -> list[Feature]:
+    """Flat features of one event: nested objects joined with ``.``, integers as number and category, null as nothing.
+
+    Raises:
+        FeatureError: a number is not finite, a type is unknown, or a limit of `rules` is passed.
+    """
+    flat: list[Feature] = []
+    _flatten_object(features, "", rules, 1, flat)
+    if len(flat) > rules.max_features:
+        raise FeatureError("", "too_many_features", f"{len(flat)} features, more than {rules.max_features}")
+    return flat
+
+
+def _flatten_object(features: Mapping[str, Any], prefix: str, rules: FeatureRules, depth: int, flat: list[Feature]) -> None:
+    has_globs = bool(rules.categorical_features or rules.numeric_features)
+    for key, value in features.items():
+        name = prefix + key
+        if len(name) > rules.max_key_length:
+            raise FeatureError(
+                name[:80], "key_too_long", f'"{name[:80]}..." has {len(name)} characters, more than {rules.max_key_length}'
+            )
+        if type(value) is str and not has_globs:
+            flat.append((name, value))
+        else:
+            _flatten_value(name, value, rules, depth, flat)
+
+
+def _flatten_value(name: str, value: Any, rules: FeatureRules, depth: int, flat: list[Feature]) -> None:
+    if value is None:
+        return
+    if isinstance(value, str):
+        number = _as_number(value) if _wanted_as(name, rules) == "number" else None
+        flat.append((name, value if number is None else number))
+    elif isinstance(value, bool | np.bool_):
+        flat.append((name, "true" if value else "false"))
+    elif isinstance(value, int | float | np.integer | np.floating):
+        _flatten_number(name, value, rules, flat)
+    elif isinstance(value, Mapping | list | tuple):
+        if depth >= rules.max_depth:
+            raise FeatureError(name, "too_deep", f'"{name}" is nested deeper than {rules.max_depth} levels')
+        if isinstance(value, Mapping):
+            _flatten_object(value, f"{name}.", rules, depth + 1, flat)
+        else:
+            _flatten_list(name, value, rules, depth, flat)
+    else:
+        raise FeatureError(name, "unknown_type", f'"{name}" is a {type(value).__name__}, which JSON does not have')
+    if len(flat) > rules.max_features:
+        raise FeatureError(name, "too_many_features", f"more than {rules.max_features} features")
+
+
+def _flatten_list(name: str, values: Sequence[Any], rules: FeatureRules, depth: int, flat: list[Feature]) -> None:
+    for index, value in enumerate(values):
+        at = name if isinstance(value, str | bool) else f"{name}.{index}"
+        _flatten_value(at, value, rules, depth + 1, flat)
+
+
+def _flatten_number(name: str, value: Any, rules: FeatureRules, flat: list[Feature]) -> None:
+    is_integer = isinstance(value, int | np.integer)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise FeatureError(name, "non_finite_number", f'"{name}" is not a finite number')
+    wanted = _wanted_as(name, rules)
+    if wanted != "category":
+        flat.append((name, number))
+    if wanted == "category" or (is_integer and wanted != "number"):
+        flat.append((name, str(value)))
+
+
+def _as_number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _wanted_as(name: str, rules: FeatureRules) -> str:
+    if not (rules.categorical_features or rules.numeric_features):
+        return ""
+    return _match_globs(name, rules.categorical_features, rules.numeric_features)
+
+
+@lru_cache(maxsize=NAMES_CACHED)
+def _match_globs(name: str, categorical: tuple[str, ...], numeric: tuple[str, ...]) -> str:
+    if any(_compile_glob(pattern).match(name) for pattern in categorical):
+        return "category"
+    if any(_compile_glob(pattern).match(name) for pattern in numeric):
+        return "number"
+    return ""
+
+
+@lru_cache
+def _compile_glob(pattern: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(pattern))
+
+
+def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
+    """Rows and values of flat events, as scikit-learn's ``FeatureHasher(n_rows, alternate_sign=False)`` gives them.
+
+    Differs from the class in two points: a zero is kept, and features that share a row stay apart.
+
+    Raises:
+        FeatureError: a name cannot be written in UTF-8 (a lone surrogate).
+    """
+    flat = [[(name, value or ZERO) if type(value) is float else (name, value) for name, value in event] for event in events]
+    try:
+        rows, offsets, values = transform(flat, n_rows, np.float64, False, 0)
+    except UnicodeEncodeError as error:
+        raise FeatureError(error.object[:80], "not_unicode", "a name or value holds a lone surrogate") from error
+    is_number = np.fromiter((type(value) is float for event in flat for _, value in event), np.bool_, len(rows))
+    values = np.asarray(values)
+    np.clip(values, -MAX_MAGNITUDE, MAX_MAGNITUDE, out=values)
+    values[np.abs(values) == ZERO] = 0.0
+    return Batch(np.asarray(rows, np.int64), np.asarray(offsets, np.int64), values, is_number)

@@ -1,0 +1,174 @@
+"""The online model: predicts, is scored, learns; or only reads."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model import kernel
+from model.config import ModelConfig, Task
+from model.errors import LabelError
+from model.features import Batch, hash_features
+from model.metrics import ProgressiveMetrics
+from model.tables import METRICS_PREFIX, Tables
+
+CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.4 ms, which is the longest that a reader waits
+TASK_NUMBERS = {
+    Task.BINARY: kernel.BINARY,
+    Task.REGRESSION: kernel.REGRESSION,
+    Task.COUNTS: kernel.COUNTS,
+    Task.QUANTILE: kernel.QUANTILE,
+}
+
+
+class Predictions(NamedTuple):
+    """Answers for B events, each (B,) float64: `values` after the task's link, `scores` before it."""
+
+    values: NDArray[np.float64]
+    scores: NDArray[np.float64]
+
+
+class Learned(NamedTuple):
+    """What became of B events.
+
+    Args:
+        predictions: (B,) float64, each made before its event was learned from.
+        is_learned: (B,) bool; False where the step would not have stayed finite and nothing was written.
+    """
+
+    predictions: NDArray[np.float64]
+    is_learned: NDArray[np.bool_]
+
+
+def check_label(label: float, task: Task) -> float:
+    """`label` as the task learns it.
+
+    Raises:
+        LabelError: it isn't 0 or 1 (binary), is negative (counts), or is not finite or beyond 1e100.
+    """
+    value = float(label)
+    if task is Task.BINARY:
+        if value != 0.0 and value != 1.0:
+            raise LabelError(f"label {label!r} is not 0 or 1 (task={task})")
+    elif not abs(value) <= kernel.LABEL_LIMIT:
+        raise LabelError(f"label {label!r} is not a finite number of at most {kernel.LABEL_LIMIT:g} (task={task})")
+    elif task is Task.COUNTS and value < 0.0:
+        raise LabelError(f"label {label!r} is negative (task={task})")
+    return value
+
+
+class OnlineModel:
+    """The model over its tables. One process learns; any process that attached to the tables predicts.
+
+    `learn` takes the tables' lock chunk by chunk. `predict` and `embed` leave it to the caller, who may want to read
+    more under the same hold.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        tensors = tables.tensors
+        self.metrics = ProgressiveMetrics(
+            tables.config.task,
+            {name.removeprefix(METRICS_PREFIX): tensors[name] for name in tensors if name.startswith(METRICS_PREFIX)},
+            tables.config.quantile,
+        )
+        self._task = TASK_NUMBERS[tables.config.task]
+        self._table = tensors["table"].numpy()
+        self._touched = tensors["touched"].numpy()
+        self._numbers = tensors["numbers"].numpy()
+        self._state = tensors["state"].numpy()
+        self._positions = tensors["positions"].numpy()
+        self._n_features = 64
+        self._scratch = kernel.make_scratch(self._n_features)
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.tables.config
+
+    @property
+    def n_events(self) -> int:
+        """Events learned so far."""
+        return int(self._state[kernel.EVENTS])
+
+    def occupancy(self) -> float:
+        """Share of the table's rows that an event ever moved; takes milliseconds on a large table."""
+        return float(np.count_nonzero(self._touched)) / len(self._touched)
+
+    def learn(
+        self,
+        batch: Batch,
+        labels: NDArray[np.float64],
+        weights: NDArray[np.float64] | None = None,
+        partition: int = 0,
+        next_offsets: NDArray[np.int64] | None = None,
+    ) -> Learned:
+        """Learns B events in order; what is learned doesn't depend on how a stream is cut into batches.
+
+        Args:
+            labels: (B,), as `check_label` passes them.
+            weights: (B,), at least 0; None for all 1.
+            partition, next_offsets: where the events came from; the positions advance with each chunk, under its lock.
+        """
+        weights = np.ones(len(batch)) if weights is None else weights
+        predictions = np.empty(len(batch))
+        is_learned = np.empty(len(batch), np.bool_)
+        scratch = self._scratch_for(batch)
+        for begin in range(0, len(batch), CHUNK_EVENTS):
+            end = min(begin + CHUNK_EVENTS, len(batch))
+            with self.tables.writing():
+                kernel.learn(
+                    self._task, self.config.quantile, begin, end,
+                    batch.rows, batch.offsets, batch.values, batch.is_number, labels, weights,
+                    self._table, self._touched, self._numbers, self._state, scratch, predictions, is_learned,
+                )  # fmt: skip
+                kept = is_learned[begin:end]
+                self.metrics.update(predictions[begin:end][kept], labels[begin:end][kept], weights[begin:end][kept])
+                if next_offsets is not None:
+                    self._positions[partition] = next_offsets[end - 1]
+        return Learned(predictions, is_learned)
+
+    def advance(self, partition: int, position: int) -> None:
+        """Moves a position past records that teach nothing: rejected or unlabelled ones."""
+        with self.tables.writing():
+            self._positions[partition] = position
+
+    def predict(self, batch: Batch) -> Predictions:
+        """Exactly what `learn` would predict for each event if it came next; changes nothing."""
+        predictions, _ = self._read(batch)
+        return predictions
+
+    def embed(self, batch: Batch) -> torch.Tensor:
+        """(B, 12) float32: the sum of value * row vector over each event's activations; zeros without features."""
+        _, embeddings = self._read(batch)
+        return torch.from_numpy(embeddings)
+
+    def warm_up(self) -> None:
+        """Compiles or loads the kernels, on tables of its own, so that the first event doesn't wait for them."""
+        model = OnlineModel(Tables.create(ModelConfig(task=self.config.task, n_rows=2)))
+        batch = hash_features([[("warm", 1.0)]], 2)
+        model.learn(batch, np.ones(1))
+        model.predict(batch)
+
+    def report(self) -> dict[str, Any]:
+        """The progressive metrics; see `model.metrics`."""
+        return self.metrics.report()
+
+    def _read(self, batch: Batch) -> tuple[Predictions, NDArray[np.float32]]:
+        values = np.empty(len(batch))
+        scores = np.empty(len(batch))
+        embeddings = np.empty((len(batch), kernel.DIM), np.float32)
+        kernel.predict(
+            self._task, batch.rows, batch.offsets, batch.values, batch.is_number,
+            self._table, self._touched, self._numbers, self._state, self._scratch_for(batch), values, scores, embeddings,
+        )  # fmt: skip
+        return Predictions(values, scores), embeddings
+
+    def _scratch_for(self, batch: Batch) -> kernel.Scratch:
+        n_features = int(np.diff(batch.offsets).max(initial=0))
+        if n_features > self._n_features:
+            self._n_features = n_features
+            self._scratch = kernel.make_scratch(n_features)
+        return self._scratch

@@ -1,0 +1,318 @@
+"""The model once more, in plain torch: slow, and easy to read beside the formulas. Tests hold the kernel to it.
+
+Derivatives come from autograd, everything is float64, and each step is written as DESIGN's formulas are:
+
+    z = b + sum w_i x_i + (|S|^2 - sum |x_i e_i|^2) / 2,    S = sum x_i e_i
+    f = 1 / (1 + h s)        t -= v a g f        v -= v^2 a^2 h f
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from model import kernel
+from model.config import ModelConfig, Task
+from model.features import Batch
+from model.tables import Tables
+
+
+class Activations(NamedTuple):
+    """Active rows of one event: (A,) rows, (A,) values, (A,) kinds, and the statistics that its numbers would leave."""
+
+    rows: list[int]
+    values: Tensor
+    kinds: list[int]
+    numbers: list[tuple[int, tuple[float, float, float]]]
+
+
+class ReferenceModel(nn.Module):
+    """One model, one event at a time.
+
+    The parameters are copied from `tables`, so that a kernel over the same tables and this start equal.
+    """
+
+    def __init__(self, tables: Tables) -> None:
+        super().__init__()
+        self.config: ModelConfig = tables.config
+        table = tables.tensors["table"].double()
+        self.embeddings = nn.Parameter(table[:, : kernel.DIM].clone())
+        self.weights = nn.Parameter(table[:, kernel.WEIGHT : kernel.WEIGHT_VARIANCE].clone())
+        self.weight_variances = table[:, kernel.WEIGHT_VARIANCE : kernel.EMBEDDING_VARIANCE].clone()
+        self.embedding_variances = table[:, kernel.EMBEDDING_VARIANCE : kernel.QUICK].clone()
+        self.quick = table[:, kernel.QUICK].clone()
+        self.quick_variances = table[:, kernel.QUICK_VARIANCE].clone()
+        self.numbers = tables.tensors["numbers"].clone()
+        self.touched = tables.tensors["touched"].clone()
+        self.state = tables.tensors["state"].clone()
+
+    def activate(self, batch: Batch, event: int) -> Activations:
+        """The rows and values that one event of the batch activates."""
+        rows: list[int] = []
+        values: list[float] = []
+        kinds: list[int] = []
+        numbers = []
+        for j in range(int(batch.offsets[event]), int(batch.offsets[event + 1])):
+            row = int(batch.rows[j])
+            if not batch.is_number[j]:
+                rows.append(row), values.append(1.0), kinds.append(kernel.PLAIN)
+                continue
+            count, median, deviation = _move_statistics(float(batch.values[j]), *self.numbers[row].tolist())
+            numbers.append((row, (count, median, deviation)))
+            t = math.asinh((float(batch.values[j]) - median) / deviation) if deviation > 0 else 0.0
+            t = min(max(t, -kernel.NUMBER_LIMIT), kernel.NUMBER_LIMIT)
+            rows.append(row), values.append(t / 2), kinds.append(kernel.PLAIN)
+            for kind, per_unit, first in kernel.GRIDS:
+                at = (t + kernel.NUMBER_LIMIT) * per_unit
+                below = math.floor(at)
+                for knot, share in ((below, 1 - (at - below)), (below + 1, at - below)):
+                    if share > 0:
+                        rows.append(kernel.mix_row(row, first + knot, self.config.n_rows))
+                        values.append(share), kinds.append(kind)
+        return Activations(rows, torch.tensor(values, dtype=torch.float64), kinds, numbers)
+
+    def forward(self, activations: Activations) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """Each expert's score (N_EXPERTS,), the embedding (DIM,), and the leaves to differentiate by.
+
+        The leaves are copies per activation, (A, DIM) and (A, N_EXPERTS): a row that is active twice moves twice.
+        """
+        rows = torch.tensor(activations.rows, dtype=torch.int64)
+        sees = torch.from_numpy(kernel.SEES).double()
+        kinds = torch.tensor(activations.kinds, dtype=torch.int64)
+        values = activations.values[:, None] * sees[:, kinds].T  # (A, N_EXPERTS)
+        embeddings = self.embeddings[rows].detach().requires_grad_()
+        weights = self.weights[rows].detach().requires_grad_()
+        parts = embeddings.view(-1, kernel.N_EXPERTS, kernel.EXPERT_DIM) * values[:, :, None]
+        total = parts.sum(0)  # (N_EXPERTS, EXPERT_DIM)
+        z = self.state[kernel.BIAS : kernel.BIAS_VARIANCE] + (weights * values).sum(0)
+        z = z + 0.5 * (total.square().sum(1) - parts.square().sum((0, 2)))
+        quick = self._age(rows)[0] * activations.values
+        is_quick = torch.zeros(kernel.N_EXPERTS, dtype=torch.float64)
+        is_quick[kernel.QUICK_EXPERT] = 1.0
+        z = z + is_quick * (quick.sum() + self.state[kernel.QUICK_BIAS] * kernel.FORGET_BIAS)
+        return z, total.reshape(-1).detach(), (embeddings, weights)
+
+    def learn(self, batch: Batch, event: int, label: float, weight: float = 1.0) -> float:
+        """One step; returns the prediction made before it."""
+        activations = self.activate(batch, event)
+        rows = torch.tensor(activations.rows, dtype=torch.int64)
+        z, _, leaves = self.forward(activations)
+        slopes = [torch.autograd.grad(z[e], leaves, retain_graph=True) for e in range(kernel.N_EXPERTS)]
+        z = z.detach()
+        variances = self._drift(rows)
+        spread = self._spread(slopes, variances, activations, rows)
+        binary = self.config.task is Task.BINARY
+        moderated = z / (1 + math.pi / 8 * spread).sqrt() if binary else z
+        mixing = self.state[kernel.MIX : kernel.MIX_COVARIANCE]
+        mixed = float(mixing @ moderated)
+        if self.config.task in (Task.BINARY, Task.COUNTS):
+            mixed = min(max(mixed, -kernel.SCORE_LIMIT), kernel.SCORE_LIMIT)
+        prediction = self._link(mixed)
+        for row, moved in activations.numbers:
+            self.numbers[row] = torch.tensor(moved, dtype=torch.float64)
+        y = self._standardize(label, weight)
+        residuals = self.state[kernel.RESIDUAL : kernel.MIX]
+        g, h = self._differentiate(mixed, y, float(residuals[-1]))
+        if binary:
+            self._calibrate(mixed, y, weight)
+        steps, shrinks = [], []
+        for e in range(kernel.N_EXPERTS):
+            ge, he = self._differentiate(float(moderated[e]), y, float(residuals[e]))
+            self._move_residual(e, float(moderated[e]) - y, weight, he * float(spread[e]))
+            ge, he = ge * weight, he * weight
+            f = 1 / (1 + he * float(spread[e]))
+            if self.config.task is Task.COUNTS:
+                bound = kernel.COUNT_MOVE_LIMIT / (f * float(spread[e]))
+                ge = min(max(ge, -bound), bound)
+            steps.append(ge * f), shrinks.append(he * f)
+        self._move_residual(kernel.N_EXPERTS, mixed - y, weight, 0.0)
+        self._move_biases(steps, shrinks)
+        self._move_rows(rows, activations, slopes, variances, steps, shrinks)
+        self._move_mixing(moderated, g * weight, h * weight)
+        self.state[kernel.EVENTS] += 1
+        return prediction
+
+    def _age(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Quick weights and their variances as of the next event: they fall back to zero and to the prior."""
+        elapsed = self.state[kernel.EVENTS] + 1 - self.touched[rows]
+        forget = torch.exp(-elapsed / kernel.QUICK_EVENTS)
+        return self.quick[rows] * forget, kernel.PRIOR_QUICK + (
+            self.quick_variances[rows] - kernel.PRIOR_QUICK
+        ) * forget.square()
+
+    def _drift(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Variances of embeddings and weights, (A, N_EXPERTS) each, grown by their drift up to the prior."""
+        embeddings = self.embedding_variances[rows] + torch.from_numpy(kernel.DRIFT_EMBEDDING).double()
+        weights = self.weight_variances[rows] + torch.from_numpy(kernel.DRIFT_WEIGHT).double()
+        return (
+            embeddings.minimum(torch.from_numpy(kernel.PRIOR_EMBEDDING).double()),
+            weights.minimum(torch.from_numpy(kernel.PRIOR_WEIGHT).double()),
+        )
+
+    def _spread(
+        self,
+        slopes: list[tuple[Tensor, ...]],
+        variances: tuple[Tensor, Tensor],
+        activations: Activations,
+        rows: Tensor,
+    ) -> Tensor:
+        """s = sum v a^2 for each expert."""
+        spread = self.state[kernel.BIAS_VARIANCE : kernel.QUICK_BIAS] + kernel.DRIFT_BIAS
+        for e, (by_embedding, by_weight) in enumerate(slopes):
+            spread[e] += (variances[0][:, e] * by_embedding.square().sum(1)).sum()
+            spread[e] += (variances[1] * by_weight.square()).sum()
+        spread[kernel.QUICK_EXPERT] += (self._age(rows)[1] * activations.values.square()).sum()
+        spread[kernel.QUICK_EXPERT] += self._quick_bias_variance()
+        return spread
+
+    def _quick_bias_variance(self) -> float:
+        grown = float(self.state[kernel.QUICK_BIAS_VARIANCE]) - kernel.PRIOR_QUICK_BIAS
+        return kernel.PRIOR_QUICK_BIAS + grown * kernel.FORGET_BIAS**2
+
+    def _deviation(self) -> float:
+        known = float(self.state[kernel.LABEL_WEIGHT]) > 1
+        return math.sqrt(max(float(self.state[kernel.LABEL_VARIANCE]), 1e-12)) if known else 1.0
+
+    def _log_rate(self) -> float:
+        weight, mean = self.state[kernel.LABEL_WEIGHT : kernel.LABEL_VARIANCE].tolist()
+        return math.log((mean * weight + 1) / (weight + 1))
+
+    def _knots(self, mixed: float) -> tuple[int, float, float]:
+        """The knot below, the share of the one above, and the calibrated logit."""
+        at = (mixed - kernel.CURVE_LOW) / kernel.CURVE_STEP
+        at = min(max(at, 0.0), kernel.N_KNOTS - 1.000001)
+        below = math.floor(at)
+        curve = self.state[kernel.CURVE : kernel.CURVE_VARIANCE]
+        beyond = mixed - (kernel.CURVE_LOW + at * kernel.CURVE_STEP)
+        logit = float(torch.lerp(curve[below], curve[below + 1], at - below)) + beyond
+        return below, at - below, logit
+
+    def _link(self, mixed: float) -> float:
+        if self.config.task is Task.BINARY:
+            return 1 / (1 + math.exp(-self._knots(mixed)[2]))
+        if self.config.task is Task.COUNTS:
+            return math.exp(mixed + self._log_rate())
+        return float(self.state[kernel.LABEL_MEAN]) + self._deviation() * mixed
+
+    def _standardize(self, label: float, weight: float) -> float:
+        """The label as the task learns it, after the label statistics have seen it."""
+        state = self.state
+        if weight > 0:
+            state[kernel.LABEL_WEIGHT] += weight
+            delta = label - float(state[kernel.LABEL_MEAN])
+            share = weight / float(state[kernel.LABEL_WEIGHT])
+            state[kernel.LABEL_MEAN] += delta * share
+            if share < 1:
+                square = delta * (label - float(state[kernel.LABEL_MEAN]))
+                state[kernel.LABEL_VARIANCE] += (square - float(state[kernel.LABEL_VARIANCE])) * share
+        if self.config.task in (Task.BINARY, Task.COUNTS):
+            return label
+        return (label - float(state[kernel.LABEL_MEAN])) / self._deviation()
+
+    def _differentiate(self, z: float, y: float, residual: float) -> tuple[float, float]:
+        """Gradient and curvature of the task's loss at z."""
+        quantile = self.config.quantile
+        match self.config.task:
+            case Task.BINARY:
+                p = 1 / (1 + math.exp(-min(max(z, -kernel.SCORE_LIMIT), kernel.SCORE_LIMIT)))
+                return p - y, max(p * (1 - p), kernel.CURVATURE_FLOOR)
+            case Task.COUNTS:
+                rate = math.exp(min(max(z, -kernel.SCORE_LIMIT), kernel.SCORE_LIMIT) + self._log_rate())
+                return rate - y, max(rate, kernel.CURVATURE_FLOOR)
+            case Task.QUANTILE:
+                return ((y < z) - quantile) / residual, quantile * (1 - quantile) / residual**2
+            case _:
+                return (z - y) / residual, 1 / residual
+
+    def _move_residual(self, e: int, error: float, weight: float, certainty: float) -> None:
+        if self.config.task is Task.REGRESSION:
+            size = error**2 / (1 + certainty)
+        elif self.config.task is Task.QUANTILE:
+            size = max(-error * self.config.quantile, error * (1 - self.config.quantile))
+        else:
+            return
+        at = kernel.RESIDUAL + e
+        moved = float(self.state[at]) + min(kernel.RESIDUAL_RATE * weight, 1.0) * (size - float(self.state[at]))
+        self.state[at] = max(moved, kernel.RESIDUAL_FLOOR)
+
+    def _calibrate(self, mixed: float, y: float, weight: float) -> None:
+        below, share, logit = self._knots(mixed)
+        p = 1 / (1 + math.exp(-logit))
+        knots = torch.tensor([below, below + 1])
+        a = torch.tensor([1 - share, share], dtype=torch.float64)
+        v = self.state[kernel.CURVE_VARIANCE + knots]
+        h = max(p * (1 - p), kernel.CURVATURE_FLOOR) * weight
+        f = 1 / (1 + h * float((v * a.square()).sum()))
+        self.state[kernel.CURVE + knots] -= v * a * (p - y) * weight * f
+        shrunk = v - v.square() * a.square() * h * f + kernel.DRIFT_CURVE
+        self.state[kernel.CURVE_VARIANCE + knots] = shrunk.clamp(max=kernel.PRIOR_CURVE)
+
+    def _move_biases(self, steps: list[float], shrinks: list[float]) -> None:
+        for e in range(kernel.N_EXPERTS):
+            v = float(self.state[kernel.BIAS_VARIANCE + e]) + kernel.DRIFT_BIAS
+            self.state[kernel.BIAS + e] -= v * steps[e]
+            self.state[kernel.BIAS_VARIANCE + e] = v - v * v * shrinks[e]
+        v = self._quick_bias_variance()
+        quick = float(self.state[kernel.QUICK_BIAS]) * kernel.FORGET_BIAS
+        self.state[kernel.QUICK_BIAS] = quick - v * steps[kernel.QUICK_EXPERT]
+        self.state[kernel.QUICK_BIAS_VARIANCE] = v - v * v * shrinks[kernel.QUICK_EXPERT]
+
+    @torch.no_grad()
+    def _move_rows(
+        self,
+        rows: Tensor,
+        activations: Activations,
+        slopes: list[tuple[Tensor, ...]],
+        variances: tuple[Tensor, Tensor],
+        steps: list[float],
+        shrinks: list[float],
+    ) -> None:
+        """One step for every parameter of every active row, in the order of the activations."""
+        quick, quick_variances = self._age(rows)
+        self.embedding_variances[rows], self.weight_variances[rows] = variances
+        self.quick[rows], self.quick_variances[rows] = quick, quick_variances
+        self.touched[rows] = int(self.state[kernel.EVENTS]) + 1
+        for j, row in enumerate(activations.rows):
+            for e, (by_embedding, by_weight) in enumerate(slopes):
+                elements = slice(e * kernel.EXPERT_DIM, (e + 1) * kernel.EXPERT_DIM)
+                a = by_embedding[j, elements]
+                v = float(self.embedding_variances[row, e])
+                self.embeddings[row, elements] -= v * a * steps[e]
+                self.embedding_variances[row, e] -= v * v * float(a.square().mean()) * shrinks[e]
+                w = float(by_weight[j, e])
+                v = float(self.weight_variances[row, e])
+                self.weights[row, e] -= v * w * steps[e]
+                self.weight_variances[row, e] -= v * v * w * w * shrinks[e]
+            x = float(activations.values[j])
+            v = float(self.quick_variances[row])
+            self.quick[row] -= v * x * steps[kernel.QUICK_EXPERT]
+            self.quick_variances[row] -= v * v * x * x * shrinks[kernel.QUICK_EXPERT]
+
+    def _move_mixing(self, moderated: Tensor, g: float, h: float) -> None:
+        covariance = self.state[kernel.MIX_COVARIANCE : kernel.CURVE].view(kernel.N_EXPERTS, kernel.N_EXPERTS)
+        cross = covariance @ moderated
+        f = 1 / (1 + h * float(moderated @ cross))
+        self.state[kernel.MIX : kernel.MIX_COVARIANCE] -= cross * g * f
+        covariance -= torch.outer(cross, cross) * h * f
+        drifting = covariance.diagonal() < kernel.PRIOR_MIX
+        covariance.diagonal()[drifting] += kernel.DRIFT_MIX
+
+
+def _move_statistics(x: float, count: float, median: float, deviation: float) -> tuple[float, float, float]:
+    """Running median and mean absolute deviation with one more value; exact means for the first ten."""
+    count += 1
+    delta = x - median
+    if count == 1:
+        return count, x, deviation
+    rate = 1 / min(count, kernel.NUMBER_MEMORY)
+    if count <= 10:
+        return count, median + delta / count, deviation + (abs(delta) - deviation) / count
+    if deviation > 0:
+        deviation += (min(abs(delta), 4 * deviation) - deviation) * rate
+    else:
+        deviation = abs(delta) * rate
+    step = min(deviation * 2 * rate, abs(delta))
+    return count, median + (step if delta > 0 else -step), deviation

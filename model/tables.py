@@ -1,0 +1,149 @@
+"""The memory of a model: torch tensors in plain memory, or in files that several processes map at once."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+
+from model import kernel
+from model.config import ModelConfig
+from model.metrics import ProgressiveMetrics
+
+CONFIG_FILE = "config.json"
+LOCK_FILE = "lock"
+MAX_PARTITIONS = 4096  # slots for positions; a topic with more partitions is refused
+METRICS_PREFIX = "metrics."
+
+
+def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    """Names, shapes and types of all that a model remembers.
+
+    ``table`` (n_rows, RECORD_WIDTH): the records that `model.kernel` describes. ``numbers`` (n_rows, 3): count, median
+    and deviation of a number. ``touched`` (n_rows,): the event that last moved the row. ``state``: biases, label
+    statistics, mixture, calibration curve. ``positions``: the next offset per partition, -1 where none is known.
+    """
+    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
+        "table": ((config.n_rows, kernel.RECORD_WIDTH), torch.float32),
+        "numbers": ((config.n_rows, kernel.N_NUMBER_FIELDS), torch.float64),
+        "touched": ((config.n_rows,), torch.int64),
+        "state": ((kernel.STATE_WIDTH,), torch.float64),
+        "positions": ((MAX_PARTITIONS,), torch.int64),
+    }
+    for name, shape in ProgressiveMetrics.layout(config.task).items():
+        shapes[METRICS_PREFIX + name] = shape
+    return shapes
+
+
+class Tables:
+    """All tensors of one model, and the lock that keeps a reader from seeing half an update.
+
+    One process writes; any number may read. On plain memory the lock does nothing: one thread owns such tables.
+    """
+
+    def __init__(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor], directory: Path | None = None) -> None:
+        self.config = config
+        self.tensors = dict(tensors)
+        self.directory = directory
+        self._lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600) if directory else None
+
+    @classmethod
+    def create(cls, config: ModelConfig, directory: Path | None = None) -> Tables:
+        """Fresh tables: in `directory` (made, to be attached by others) or, without one, in plain memory."""
+        if directory is not None:
+            directory.mkdir(parents=True)
+        tensors = {name: _allocate(name, shape, dtype, directory) for name, (shape, dtype) in layout(config).items()}
+        _initialize(config, tensors)
+        if directory is not None:
+            (directory / CONFIG_FILE).write_bytes(msgspec.json.encode(config))
+        return cls(config, tensors, directory)
+
+    @classmethod
+    def attach(cls, directory: Path) -> Tables:
+        """The tables that another process created in `directory`.
+
+        Raises:
+            FileNotFoundError: there are none (any more).
+        """
+        config = msgspec.json.decode((directory / CONFIG_FILE).read_bytes(), type=ModelConfig)
+        tensors = {name: _map(directory / name, shape, dtype) for name, (shape, dtype) in layout(config).items()}
+        return cls(config, tensors, directory)
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Holds writers off; readers share."""
+        yield from self._locked(fcntl.LOCK_SH)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Holds everybody else off. A holder that is killed lets go by dying."""
+        yield from self._locked(fcntl.LOCK_EX)
+
+    def _locked(self, operation: int) -> Iterator[None]:
+        if self._lock is None:
+            yield
+            return
+        fcntl.flock(self._lock, operation)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def positions(self) -> dict[int, int]:
+        """The next offset of every partition that has one."""
+        positions = self.tensors["positions"].numpy()
+        return {int(partition): int(positions[partition]) for partition in np.flatnonzero(positions >= 0)}
+
+    def close(self) -> None:
+        """Lets go of the lock file; the tensors stay as long as somebody holds them."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype, directory: Path | None) -> torch.Tensor:
+    if directory is None:
+        return torch.zeros(shape, dtype=dtype)
+    with (directory / name).open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, _size_bytes(shape, dtype))  # a full tmpfs must fail here, not as SIGBUS
+    return _map(directory / name, shape, dtype)
+
+
+def _map(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    n_bytes = _size_bytes(shape, dtype)
+    if path.stat().st_size != n_bytes:
+        raise FileNotFoundError(f"{path} has {path.stat().st_size} bytes, not the {n_bytes} of a table")
+    n_elements = n_bytes // dtype.itemsize
+    return torch.from_file(str(path), shared=True, size=n_elements, dtype=dtype).view(shape)
+
+
+def _size_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
+    return int(np.prod(shape)) * dtype.itemsize
+
+
+def _initialize(config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+    table = tensors["table"].numpy()
+    rng = np.random.default_rng(config.seed)
+    embeddings = slice(kernel.EMBEDDING, kernel.EMBEDDING + kernel.DIM)
+    table[:, embeddings] = rng.standard_normal((config.n_rows, kernel.DIM)) * kernel.INITIAL_DEVIATION
+    table[:, kernel.WEIGHT_VARIANCE : kernel.WEIGHT_VARIANCE + kernel.N_EXPERTS] = kernel.PRIOR_WEIGHT
+    table[:, kernel.EMBEDDING_VARIANCE : kernel.EMBEDDING_VARIANCE + kernel.N_EXPERTS] = kernel.PRIOR_EMBEDDING
+    table[:, kernel.QUICK_VARIANCE] = kernel.PRIOR_QUICK
+    tensors["positions"].fill_(-1)
+    state = tensors["state"].numpy()
+    state[kernel.LABEL_VARIANCE] = 1.0
+    state[kernel.BIAS_VARIANCE : kernel.BIAS_VARIANCE + kernel.N_EXPERTS] = kernel.PRIOR_BIAS
+    state[kernel.QUICK_BIAS_VARIANCE] = kernel.PRIOR_QUICK_BIAS
+    state[kernel.RESIDUAL : kernel.RESIDUAL + kernel.N_EXPERTS + 1] = 1.0
+    state[kernel.MIX : kernel.MIX + kernel.N_EXPERTS] = 1.0 / kernel.N_EXPERTS
+    mix_covariance = state[kernel.MIX_COVARIANCE : kernel.CURVE].reshape(kernel.N_EXPERTS, kernel.N_EXPERTS)
+    np.fill_diagonal(mix_covariance, kernel.PRIOR_MIX)
+    knots = kernel.CURVE_LOW + kernel.CURVE_STEP * np.arange(kernel.N_KNOTS)
+    state[kernel.CURVE : kernel.CURVE + kernel.N_KNOTS] = knots
+    state[kernel.CURVE_VARIANCE : kernel.CURVE_VARIANCE + kernel.N_KNOTS] = kernel.PRIOR_CURVE

@@ -1,0 +1,28 @@
+"""The test producer: streams of events to learn from, replayed into a topic or a file at a chosen rate.
+
+A stream is an iterator of events (`flights`, `synthetic`) or of their bytes (`read_events`); `encode` turns the first
+into the second; `replay` sends bytes, `write` puts them in a file.
+"""
+
+from producer.errors import EventFileError, FlightsMissingError, ProducerError, RateError
+from producer.events import Event, encode
+from producer.files import read_events, write
+from producer.flights import flights
+from producer.replay import Replayed, replay
+from producer.synthetic import SyntheticStream, synthetic
+
+__all__ = [
+    "Event",
+    "EventFileError",
+    "FlightsMissingError",
+    "ProducerError",
+    "RateError",
+    "Replayed",
+    "SyntheticStream",
+    "encode",
+    "flights",
+    "read_events",
+    "replay",
+    "synthetic",
+    "write",
+]

@@ -1,0 +1,5 @@
+"""`python -m service` is the `flexihash` command."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,106 @@
+"""The HTTP API as an ASGI app, and `python -m service.api`: one process that serves it on an inherited socket."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+
+from service import routes
+from service.errors import SettingsError
+from service.logs import configure_logs
+from service.monitoring import RequestObserver
+from service.openapi import DocumentedApp
+from service.parts import Parts
+from service.problems import Problem, answer_http_exception, answer_problem
+from service.settings import Settings, load_settings
+
+GRACE_S = 3.0  # for requests under way when told to stop; the supervisor kills after 5
+MUST_MEND = 2  # exit code: starting again will not help
+
+DESCRIPTION = """
+Predictions and embeddings from a model that learns from a Kafka topic while it serves.
+
+Every error is `application/problem+json` (RFC 9457). Where a token is set, send `Authorization: Bearer <token>`.
+"""
+
+log = structlog.stdlib.get_logger("api")
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The API by these settings; its lifespan follows the learner's memory."""
+    parts = Parts(settings)
+    app = DocumentedApp(
+        title="flexihash",
+        version="1",
+        description=DESCRIPTION,
+        lifespan=_follow_memory,
+        redoc_url=None,
+        exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
+    )
+    app.state.parts = parts
+    app.add_middleware(RequestObserver, request_seconds=parts.metrics.request_seconds)
+    app.include_router(routes.public)
+    app.include_router(routes.v1)
+    return app
+
+
+@asynccontextmanager
+async def _follow_memory(app: FastAPI) -> AsyncIterator[None]:
+    parts: Parts = app.state.parts
+    following = asyncio.create_task(parts.memory.follow())
+    following.add_done_callback(_report_end)
+    try:
+        yield
+    finally:
+        following.cancel()
+        with suppress(asyncio.CancelledError):
+            await following
+        parts.memory.close()
+        await asyncio.to_thread(parts.publisher.close)
+
+
+def _report_end(following: asyncio.Task[None]) -> None:
+    if not following.cancelled() and (error := following.exception()):
+        log.critical("cannot follow the learner any more", exc_info=error)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until SIGTERM, then finishes the requests under way; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m service.api", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="file descriptor of the listening socket")
+    fd: int = parser.parse_args(arguments).fd
+    # uvicorn repeats the signal when it is done, and this is what it then finds.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        settings = load_settings()
+    except SettingsError as error:
+        print(error, file=sys.stderr)
+        return MUST_MEND
+    configure_logs(settings, "api")
+    config = uvicorn.Config(
+        create_app(settings),
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=int(GRACE_S),
+    )
+    uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

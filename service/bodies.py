@@ -1,0 +1,186 @@
+"""Request bodies: read within the limit, cut into instances or events, and checked one by one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from fastapi import Request
+
+from consumer.wire import EventDecoder, EventRejected
+from model.errors import FeatureError
+from model.features import Feature, hash_features
+from service.problems import Problem
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+SECOND_LOOK_BYTES = 1_000_000  # a broken body up to here is parsed again, to name the culprit: up to 50 ms of work
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # all that msgspec raises on bad bytes
+
+
+class RawInstances(msgspec.Struct, forbid_unknown_fields=True):
+    """``{"instances": [...]}`` with the instances unparsed, so that a big body can be walked in chunks."""
+
+    instances: list[msgspec.Raw]
+
+
+def check_content_type(request: Request, *allowed: str) -> str:
+    """The request's media type.
+
+    A browser sends none of ours to a foreign site without asking it first, so this also keeps other pages' scripts out.
+
+    Raises:
+        Problem: 415; it isn't one of `allowed`, or the body is compressed.
+    """
+    given = request.headers.get("content-type", "")
+    media_type = given.partition(";")[0].strip().lower()
+    if media_type not in allowed:
+        detail = f'content type "{given}" is not read here; send {" or ".join(allowed)}'
+        raise Problem(415, detail, reason="content_type", headers={"accept": ", ".join(allowed)})
+    encoding = request.headers.get("content-encoding", "identity").lower()
+    if encoding != "identity":
+        detail = f'content encoding "{encoding}" is not read here; send the body as it is'
+        raise Problem(415, detail, reason="content_encoding", headers={"accept-encoding": "identity"})
+    return media_type
+
+
+async def read_body(request: Request, max_body_bytes: int) -> bytes:
+    """The body. No more than the limit is ever held, whatever the client announced.
+
+    Raises:
+        Problem: 413; it is larger.
+    """
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > max_body_bytes:
+        raise _too_large(f"{announced} bytes are", max_body_bytes)
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > max_body_bytes:
+            raise _too_large("the body is", max_body_bytes)
+    return bytes(body)
+
+
+def split_instances(body: bytes, decoder: EventDecoder, max_instances: int) -> list[msgspec.Raw]:
+    """The instances of ``{"instances": [{...}, ...]}``.
+
+    Raises:
+        Problem: 400, it isn't JSON; 413, too many; 422, another shape, or an instance that JSON cannot hold (NaN).
+    """
+    try:
+        instances = msgspec.json.decode(body, type=RawInstances).instances
+    except msgspec.ValidationError as error:
+        raise Problem(422, f'the body must be {{"instances": [{{...}}, ...]}}: {error}', reason="shape") from None
+    except UNREADABLE as error:
+        match _parse_laxly(body):
+            case {"instances": [*items]}:
+                _blame("instances", items, _hashing(decoder))
+        raise _not_json(error) from None
+    _check_count(len(instances), max_instances, "instances")
+    return instances
+
+
+def split_events(body: bytes, media_type: str, decoder: EventDecoder, max_events: int) -> list[bytes]:
+    """The events of a body: the lines of NDJSON (empty ones are skipped), the items of an array, or one event.
+
+    Raises:
+        Problem: 400, it isn't JSON; 413, too many; 422, none, or one that cannot be learned, which it names.
+    """
+    if media_type == NDJSON:
+        events = [line for line in body.split(b"\n") if line.strip()]
+    elif body.lstrip().startswith(b"["):
+        events = _split_array(body, decoder)
+    else:
+        events = [body] if body.strip() else []
+    if not events:
+        raise Problem(422, "there are no events in the body", reason="shape")
+    _check_count(len(events), max_events, "events")
+    for index, event in enumerate(events):
+        _check_event(event, index, decoder)
+    return events
+
+
+def read_instance(instance: msgspec.Raw, index: int, decoder: EventDecoder) -> list[Feature]:
+    """Flat features of ``instances[index]``.
+
+    Raises:
+        Problem: 422; it isn't an object, or cannot be learned from; names the instance and the key.
+    """
+    where = f"instances[{index}]"
+    try:
+        return decoder.read_features(msgspec.json.decode(instance))
+    except EventRejected as rejected:
+        raise _unusable(where, rejected) from None
+    except UNREADABLE as error:
+        _blame("instances", [_parse_laxly(bytes(instance))], _hashing(decoder), index)
+        raise Problem(422, f"{where}: {_explain(error)}", where=where, reason="not_json") from None
+
+
+def _split_array(body: bytes, decoder: EventDecoder) -> list[bytes]:
+    try:
+        return [bytes(event) for event in msgspec.json.decode(body, type=list[msgspec.Raw])]
+    except UNREADABLE as error:
+        match _parse_laxly(body):
+            case [*items]:
+                _blame("events", items, decoder.read)
+        raise _not_json(error) from None
+
+
+def _check_event(event: bytes, index: int, decoder: EventDecoder) -> None:
+    try:
+        decoder.decode_one(event)
+    except EventRejected as rejected:
+        if not rejected.key and (parsed := _parse_laxly(event)) is not None:
+            _blame("events", [parsed], decoder.read, index)
+        raise _unusable(f"events[{index}]", rejected) from None
+
+
+def _parse_laxly(text: bytes) -> Any:
+    """What Python's parser makes of a text that msgspec refused; None where it refuses too.
+
+    It takes NaN, 1e999 and lone surrogates, so that the features that hold one can be named.
+    """
+    if len(text) > SECOND_LOOK_BYTES:
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _blame(name: str, items: Iterable[Any], read: Callable[[Any], object], first: int = 0) -> None:
+    """Raises the problem of the first item that `read` refuses."""
+    for index, item in enumerate(items, first):
+        try:
+            read(item)
+        except (EventRejected, FeatureError) as error:
+            raise _unusable(f"{name}[{index}]", error) from None
+
+
+def _hashing(decoder: EventDecoder) -> Callable[[Any], object]:
+    return lambda features: hash_features([decoder.read_features(features)], decoder.n_rows)
+
+
+def _check_count(n_items: int, most: int, name: str) -> None:
+    if n_items > most:
+        detail = f"{n_items} {name} are more than max_instances, {most}; send them in several requests"
+        raise Problem(413, detail, reason="too_many")
+
+
+def _too_large(what: str, max_body_bytes: int) -> Problem:
+    detail = f"{what} more than max_body_bytes, {max_body_bytes}; send several requests"
+    return Problem(413, detail, reason="too_large")
+
+
+def _unusable(where: str, error: EventRejected | FeatureError) -> Problem:
+    return Problem(422, f"{where}: {error}", where=where, key=error.key or None, reason=error.reason)
+
+
+def _not_json(error: Exception) -> Problem:
+    return Problem(400, f"the body is not JSON: {_explain(error)}", reason="not_json")
+
+
+def _explain(error: Exception) -> str:
+    return "nested too deep" if isinstance(error, RecursionError) else str(error)

@@ -1,0 +1,25 @@
+"""Errors of the service package.
+
+ServiceError
+├── SettingsError      settings that cannot be used (service.settings)
+├── AddressError       the address to listen on cannot be had (service.supervisor)
+└── DemoError          the demo cannot go on (service.demo)
+"""
+
+from __future__ import annotations
+
+
+class ServiceError(Exception):
+    """Root of what this package raises; a message says what, where and what to do."""
+
+
+class SettingsError(ServiceError):
+    """Settings that cannot be used; one line each: the setting, its value (never a secret) and what is allowed."""
+
+
+class AddressError(ServiceError):
+    """The address to listen on cannot be had; names host:port."""
+
+
+class DemoError(ServiceError):
+    """The demo cannot go on; the message ends with the service's last log lines where there are any."""

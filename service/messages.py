@@ -1,0 +1,135 @@
+"""What the HTTP API says and hears: the bodies, which are also the schemas of its OpenAPI document."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from consumer.status import CheckpointStatus
+
+
+class Version(msgspec.Struct):
+    """What an answer knew: `events` learned so far, and the next offset per ``topic:partition``."""
+
+    events: int
+    positions: dict[str, int]
+
+
+class Prediction(msgspec.Struct):
+    """`value` is the prediction after the task's link, `score` the model's raw output."""
+
+    value: float
+    score: float
+
+
+class Predictions(msgspec.Struct):
+    """One prediction per instance, in their order."""
+
+    predictions: list[Prediction]
+    version: Version
+
+
+class Embeddings(msgspec.Struct):
+    """One embedding of 12 numbers per instance, in their order; all zeros for an instance without features."""
+
+    embeddings: list[list[float]]
+    version: Version
+
+
+class Published(msgspec.Struct):
+    """`events` published; all of them are learned once a version's positions have reached these."""
+
+    events: int
+    positions: dict[str, int]
+
+
+class Learner(msgspec.Struct, kw_only=True):
+    """The learner as it last reported, `age_s` seconds ago; `problem` says why it isn't learning."""
+
+    state: str
+    problem: str | None
+    age_s: float
+    started_at: float
+    events_per_second: float
+    lag: int
+    positions: dict[str, int]
+    end_positions: dict[str, int]
+    rejected: dict[str, int]
+    unlabelled: int
+    checkpoint: CheckpointStatus
+
+
+class Model(msgspec.Struct, kw_only=True):
+    """The model that answers; the parts that come from tables or from a learner are null until there is one.
+
+    `metrics` are progressive, under ``window`` over the last events only; `occupancy` is the share of the table's rows
+    that an event ever moved.
+    """
+
+    configuration: dict[str, Any]
+    version: Version | None
+    metrics: dict[str, Any]
+    occupancy: float | None
+    learner: Learner | None
+
+
+class Saved(msgspec.Struct, kw_only=True):
+    """The checkpoint that was saved: its folder, the events in it, and what it cost."""
+
+    path: str
+    events: int
+    saved_at: float
+    duration_s: float | None
+    pause_s: float | None
+    size_bytes: int | None
+
+
+class Checkpoint(msgspec.Struct, kw_only=True):
+    """A checkpoint on the disk; `problem` says why it cannot be used, and then the rest is null."""
+
+    path: str
+    events: int | None
+    created_at: datetime | None
+    positions: dict[str, int] | None
+    size_bytes: int | None
+    problem: str | None
+
+
+class Checkpoints(msgspec.Struct):
+    """The checkpoints on the disk, newest first."""
+
+    checkpoints: list[Checkpoint]
+
+
+class Health(msgspec.Struct):
+    """Where everything is well."""
+
+    status: str
+
+
+class Index(msgspec.Struct):
+    """Where to go from here."""
+
+    name: str
+    documentation: str
+    model: str
+    readiness: str
+    metrics: str
+
+
+class ProblemDetails(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """An error, as RFC 9457 has it. `type` is ``about:blank``: the status says what kind it is.
+
+    `where` is the instance or event (``instances[3]``), `key` the feature's flat name, `reason` a short word for
+    programs; `request_id` finds the request in the logs.
+    """
+
+    title: str
+    status: int
+    detail: str
+    where: str | None = None
+    key: str | None = None
+    reason: str | None = None
+    request_id: str | None = None

@@ -1,0 +1,167 @@
+"""What operators see: Prometheus metrics, and each request observed under an id that its logs and problems carry."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+
+import structlog
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from consumer.status import CheckpointStatus, LearnerStatus
+from service.memory import Memory
+from service.problems import Problem, render_problem
+
+MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own: a folder that all workers write to
+CLIENT_GONE = 499  # nginx's number, in the metrics only: nobody is left to answer
+BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
+SECURITY_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store", "referrer-policy": "no-referrer"}
+
+log = structlog.stdlib.get_logger("api")
+
+
+class Metrics:
+    """The metrics of this service: its requests, over all its API processes, and its learner."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._learner = LearnerCollector(memory)
+        self._registry = CollectorRegistry()
+        self.request_seconds = Histogram(
+            "flexihash_http_request_seconds",
+            "Time to answer a request; its count is the number of requests.",
+            ("method", "route", "status"),
+            buckets=BUCKETS_S,
+            registry=self._registry,
+        )
+        self._registry.register(self._learner)
+
+    def render(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._gather() if os.environ.get(MULTIPROCESS_VARIABLE) else self._registry)
+
+    def _gather(self) -> CollectorRegistry:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(self._learner)
+        return registry
+
+
+class LearnerCollector(Collector):
+    """The learner's status as metrics.
+
+    All of them are gauges: after a crash the counts fall back to those of the checkpoint, where a counter would make
+    Prometheus believe in a restart from zero.
+    """
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The metrics now; without a status only that the learner is not up."""
+        is_up = self._memory.explain_learner() is None
+        yield _gauge("learner_up", "1 while the learner learns and reports, else 0.", is_up)
+        if (status := self._memory.status) is not None:
+            yield from _describe_progress(status)
+            yield from _describe_checkpoint(status.checkpoint)
+
+
+def _describe_progress(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
+    yield _gauge("learner_report_age_seconds", "Time since the learner reported.", status.age_s)
+    yield _gauge("events", "Events learned so far.", status.events)
+    yield _gauge("events_per_second", "Events learned per second.", status.events_per_second)
+    yield _gauge("unlabelled_events", "Events that had no label, so far.", status.unlabelled)
+
+    rejected = _family("rejected_events", "Events that could not be learned so far, by reason.", "reason")
+    for reason, n_events in sorted(status.rejected.items()):
+        rejected.add_metric([reason], n_events)
+    yield rejected
+
+    positions = _family("position", "Next offset to learn.", "topic", "partition")
+    lag = _family("lag", "Records in the partition that are not yet learned.", "topic", "partition")
+    for name, position in sorted(status.positions.items()):
+        positions.add_metric(name.rsplit(":", 1), position)
+    for name, end in sorted(status.end_positions.items()):
+        lag.add_metric(name.rsplit(":", 1), max(0, end - status.positions.get(name, 0)))
+    yield positions
+    yield lag
+
+    progressive = _family(
+        "progressive_metric",
+        "Metrics of predictions made before learning, over all events or a window.",
+        "metric",
+        "over",
+    )
+    for over, metrics in (("all", status.metrics), ("window", status.metrics.get("window", {}))):
+        for metric, value in metrics.items():
+            if isinstance(value, int | float):
+                progressive.add_metric([metric, over], value)
+    yield progressive
+
+
+def _describe_checkpoint(checkpoint: CheckpointStatus) -> Iterator[GaugeMetricFamily]:
+    has_failed = checkpoint.failed_at is not None and checkpoint.failed_at > (checkpoint.saved_at or 0.0)
+    yield _gauge("checkpoint_failed", "1 if the last attempt to save failed, else 0.", has_failed)
+    yield _gauge("checkpoints_set_aside", "Damaged checkpoints found at the start.", len(checkpoint.set_aside))
+    if checkpoint.saved_at is not None:
+        yield _gauge("checkpoint_age_seconds", "Time since the newest checkpoint.", time.time() - checkpoint.saved_at)
+        yield _gauge("checkpoint_events", "Events in the newest checkpoint.", checkpoint.events)
+    for name, text, value in (
+        ("checkpoint_duration_seconds", "Time that saving the newest checkpoint took.", checkpoint.duration_s),
+        ("checkpoint_pause_seconds", "Time for which that save held up learning.", checkpoint.pause_s),
+        ("checkpoint_size_bytes", "Size of the newest checkpoint.", checkpoint.size_bytes),
+    ):
+        if value is not None:
+            yield _gauge(name, text, value)
+
+
+def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"flexihash_{name}", text, value=float(value))
+
+
+def _family(name: str, text: str, *labels: str) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"flexihash_{name}", text, labels=labels)
+
+
+class RequestObserver:
+    """ASGI middleware around everything: request id, security headers, metrics, and the last word on a crash."""
+
+    def __init__(self, app: ASGIApp, request_seconds: Histogram) -> None:
+        self._app = app
+        self._request_seconds = request_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        status = 0
+
+        async def send_observed(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message).update({**SECURITY_HEADERS, "x-request-id": request_id})
+            await send(message)
+
+        started = time.perf_counter()
+        try:
+            await self._app(scope, receive, send_observed)
+        except ClientDisconnect:
+            status = CLIENT_GONE
+        except Exception:
+            log.exception("request failed", request_id=request_id, method=scope["method"], path=scope["path"])
+            if status == 0:
+                detail = f"the service failed on this request; its logs say why under request_id {request_id}"
+                await render_problem(Problem(500, detail), request_id)(scope, receive, send_observed)
+        finally:
+            route = getattr(scope.get("route"), "path", "none")  # the pattern: a path would be a label without end
+            self._request_seconds.labels(scope["method"], route, status).observe(time.perf_counter() - started)

@@ -1,0 +1,100 @@
+"""The OpenAPI document: bodies and answers, examples, and the problems that a call can answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI
+
+from service import messages, problems
+from service.bodies import JSON, NDJSON
+
+ANSWERS = (
+    messages.Embeddings,
+    messages.Predictions,
+    messages.Published,
+    messages.Model,
+    messages.Saved,
+    messages.Checkpoints,
+    messages.Health,
+    messages.Index,
+    messages.ProblemDetails,
+)
+
+FEATURES = {"carrier": "UA", "origin": "EWR", "dest": "IAH", "hour": "5", "distance": 1400.0}
+VERSION = {"events": 327346, "positions": {"events:0": 327346}}
+EVENT = {"features": FEATURES, "label": 1}
+EXAMPLES: dict[type, Any] = {
+    messages.Embeddings: {"embeddings": [[0.25, -0.5, 0.0, 1.5] * 3], "version": VERSION},
+    messages.Predictions: {"predictions": [{"value": 0.187, "score": -1.469}], "version": VERSION},
+    messages.Published: {"events": 1, "positions": {"events:0": 327347}},
+    messages.ProblemDetails: {
+        "title": "Unprocessable Entity",
+        "status": 422,
+        "detail": 'instances[3]: "distance" is not a finite number',
+        "where": "instances[3]",
+        "key": "distance",
+        "reason": "non_finite_number",
+        "request_id": "5f0c9c1e7a5b4d0f8a3f1f0a9a1b2c3d",
+    },
+}
+
+INSTANCES_BODY = {
+    "required": True,
+    "content": {
+        JSON: {
+            "schema": {
+                "type": "object",
+                "required": ["instances"],
+                "additionalProperties": False,
+                "properties": {"instances": {"type": "array", "items": {"type": "object"}}},
+            },
+            "example": {"instances": [FEATURES]},
+        }
+    },
+}
+EVENTS_BODY = {
+    "required": True,
+    "content": {
+        JSON: {
+            "schema": {"oneOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}, "minItems": 1}]},
+            "examples": {"one event": {"value": EVENT}, "several": {"value": [EVENT, EVENT]}},
+        },
+        NDJSON: {
+            "schema": {"type": "string", "description": "One event a line."},
+            "example": msgspec.json.encode(EVENT).decode() + "\n",
+        },
+    },
+}
+
+
+class DocumentedApp(FastAPI):
+    """FastAPI, with the schemas of our messages in its document."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document."""
+        document = super().openapi()
+        _, schemas = msgspec.json.schema_components(ANSWERS, ref_template="#/components/schemas/{name}")
+        document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+        return document
+
+
+def describe_answers(answer: type, *statuses: int, status: int = 200) -> dict[int | str, dict[str, Any]]:
+    """A route's ``responses``: `answer` at `status`, and a problem at each of `statuses`."""
+    answers: dict[int | str, dict[str, Any]] = {
+        status: {"description": (answer.__doc__ or "").partition("\n")[0], "content": _describe_body(JSON, answer)}
+    }
+    for code in (*statuses, 500):
+        answers[code] = {
+            "description": problems.MEANINGS[code],
+            "content": _describe_body(problems.MEDIA_TYPE, messages.ProblemDetails),
+        }
+    return answers
+
+
+def _describe_body(media_type: str, message: type) -> dict[str, Any]:
+    body: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{message.__name__}"}}
+    if message in EXAMPLES:
+        body["example"] = EXAMPLES[message]
+    return {media_type: body}

@@ -1,0 +1,49 @@
+"""What the routes of one API process work with, put together in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter, to_thread
+
+from consumer.publisher import Publisher
+from consumer.wire import EventDecoder
+from model.checkpoint import CheckpointStore
+from service.memory import Memory
+from service.monitoring import Metrics
+from service.problems import unavailable
+from service.settings import Settings
+
+Result = TypeVar("Result")
+
+MAX_PUBLISHING = 32  # requests that publish at once; while the broker is away each holds a body and a thread
+SECRETS = {"api_token", "sasl_username", "sasl_password"}
+
+
+class Parts:
+    """The learner's memory, the topic, the checkpoints and the metrics, by the settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.memory = Memory(settings.memory)
+        self.metrics = Metrics(self.memory)
+        self.decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
+        self.checkpoints = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep)
+        self.publisher = Publisher(settings.connection, settings.topic)
+        self._publishing = CapacityLimiter(MAX_PUBLISHING)
+
+    async def publish(self, work: Callable[[], Result]) -> Result:
+        """Runs `work`, which waits for the broker, in a thread.
+
+        Raises:
+            Problem: 503; too many others wait already.
+        """
+        if self._publishing.available_tokens < 1:
+            raise unavailable(f"{MAX_PUBLISHING} requests are waiting for the broker already", "busy")
+        return await to_thread.run_sync(work, limiter=self._publishing)
+
+    def describe_settings(self) -> dict[str, Any]:
+        """The settings, without those that are secret."""
+        return self.settings.model_dump(mode="json", exclude=SECRETS)

@@ -1,0 +1,309 @@
+"""Settings of the service: environment variables named ``FLEXIHASH_<FIELD>``; docs/settings.md lists them all."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
+
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from model.config import ModelConfig, Task
+from service.errors import SettingsError
+
+if TYPE_CHECKING:  # these import scikit-learn and kafka-python, which the supervisor must not load
+    from consumer.kafka import KafkaConnection
+    from consumer.wire import EventFormat
+
+PREFIX = "FLEXIHASH_"
+SHARED_MEMORY = Path("/dev/shm")
+MAX_TOPIC_LENGTH = 245  # Kafka takes 249 characters, and ".dlq" is appended for the dead letters
+
+Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """Every setting, with its default. Use `load_settings`, which explains a wrong value in one line."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+
+    # HTTP
+    host: str = Field("127.0.0.1", min_length=1, description="Address that the API listens on; 0.0.0.0 for all.")
+    port: int = Field(8080, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
+    workers: int = Field(1, ge=1, le=64, description="API processes that share the port.")
+    api_token: SecretStr | None = Field(None, description="Bearer token that calls must carry; empty: none needed.")
+    public_metrics: bool = Field(True, description="Whether /metrics answers without the token.")
+    max_body_bytes: int = Field(8_000_000, ge=1_000, description="Largest request body, in bytes.")
+    max_instances: int = Field(10_000, ge=1, description="Most instances in one request.")
+
+    # Kafka
+    bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, separated by commas.")
+    topic: str = Field(
+        "events", description="Topic that is learned; dead letters go to the topic of this name with .dlq after it."
+    )
+    group_id: str = Field("flexihash", min_length=1, description="Consumer group whose offsets show the lag.")
+    start_at: Literal["earliest", "latest"] = Field(
+        "earliest", description="Where to begin without a checkpoint to go on from: earliest or latest."
+    )
+    create_topic: bool = Field(False, description="Create the topic, with one partition, where it is absent.")
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to talk to the brokers: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="How to log in to the brokers, with SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."
+    )
+    sasl_username: str | None = Field(None, description="User name for the brokers, with a SASL protocol.")
+    sasl_password: SecretStr | None = Field(None, description="Password for the brokers, with a SASL protocol.")
+    ssl_cafile: Path | None = Field(
+        None, description="PEM file of the authority that signed the brokers' certificates."
+    )
+
+    # Model
+    task: Task = Field(
+        Task.BINARY, description="What is predicted: binary (yes or no), regression, counts, or quantile."
+    )
+    quantile: float = Field(0.5, gt=0, lt=1, description="The wanted quantile, with task quantile.")
+    n_rows: int = Field(
+        1 << 18, ge=2, le=1 << 30, description="Rows of the table, a power of two; one row takes 144 bytes."
+    )
+    seed: int = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
+
+    # Events
+    label_field: str = Field("label", min_length=1, description="Field of an event that holds the label.")
+    features_field: str = Field(
+        "features",
+        description="Field that holds the features; empty: the whole event but the label and ignored fields.",
+    )
+    ignored_features: Names = Field((), description="Fields that are not features, separated by commas.")
+    categorical_features: Names = Field(
+        (), description="Patterns of features whose numbers are names only, such as *_id, separated by commas."
+    )
+    numeric_features: Names = Field(
+        (), description="Patterns of features that are quantities only, such as year, separated by commas."
+    )
+    max_features: int = Field(1_000, ge=1, description="Most features in one event.")
+    max_depth: int = Field(16, ge=1, le=100, description="Most levels of nesting in one event.")
+    max_key_length: int = Field(512, ge=1, description="Most characters in a feature's name.")
+    max_event_bytes: int = Field(1_000_000, ge=2, description="Largest event, in bytes.")
+
+    # Storage
+    checkpoint_dir: Path = Field(Path("checkpoints"), description="Folder of the checkpoints.")
+    checkpoint_seconds: float = Field(60.0, gt=0, allow_inf_nan=False, description="Seconds between two checkpoints.")
+    checkpoint_keep: int = Field(3, ge=1, description="Newest checkpoints that are kept.")
+    memory_dir: Path | None = Field(
+        None, description="Folder on tmpfs for the shared tables; empty: one in /dev/shm, named after user and topic."
+    )
+
+    # Logs
+    log_format: Literal["auto", "console", "json"] = Field(
+        "auto", description="Log lines for people (console) or programs (json); auto: console on a terminal."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is logged: debug, info, warning or error."
+    )
+
+    @field_validator(
+        "api_token", "sasl_mechanism", "sasl_username", "sasl_password", "ssl_cafile", "memory_dir", mode="before"
+    )
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        return None if value == "" else value
+
+    @field_validator("ignored_features", "categorical_features", "numeric_features", mode="before")
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("api_token")
+    @classmethod
+    def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+            raise ValueError("must be printable ASCII without spaces or line breaks")
+        return token
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _check_servers(cls, servers: str) -> str:
+        for server in servers.split(","):
+            match = re.fullmatch(r"\s*(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})\s*", server, re.ASCII)
+            if match is None or not 0 < int(match[1]) < 65_536:
+                raise ValueError("must be host:port, or several separated by commas")
+        return servers
+
+    @field_validator("topic")
+    @classmethod
+    def _check_topic(cls, topic: str) -> str:
+        if not re.fullmatch(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC_LENGTH}}}", topic) or topic in (".", ".."):
+            raise ValueError(f"must be 1 to {MAX_TOPIC_LENGTH} letters, digits, dots, underscores and hyphens")
+        return topic
+
+    @field_validator("n_rows")
+    @classmethod
+    def _check_rows(cls, n_rows: int) -> int:
+        if n_rows & (n_rows - 1):
+            raise ValueError(f"must be a power of two, such as {1 << n_rows.bit_length()}")
+        return n_rows
+
+    @field_validator("ssl_cafile")
+    @classmethod
+    def _check_cafile(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError("must be a file that exists")
+        return path
+
+    @field_validator("memory_dir", "checkpoint_dir")
+    @classmethod
+    def _check_folder(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None and path.exists() and not path.is_dir():
+            raise ValueError("must be a folder, and this is a file")
+        return path
+
+    @model_validator(mode="after")
+    def _check_sasl(self) -> Self:
+        if self.security_protocol.startswith("SASL"):
+            for name in ("sasl_mechanism", "sasl_username", "sasl_password"):
+                if getattr(self, name) is None:
+                    raise ValueError(f"{PREFIX}SECURITY_PROTOCOL={self.security_protocol} needs {_env_name(name)}")
+        elif self.sasl_mechanism or self.sasl_username or self.sasl_password:
+            raise ValueError(
+                f"{PREFIX}SECURITY_PROTOCOL={self.security_protocol} takes no SASL settings: "
+                "set it to SASL_SSL or SASL_PLAINTEXT, or unset FLEXIHASH_SASL_*"
+            )
+        return self
+
+    @property
+    def model(self) -> ModelConfig:
+        """What the model is made of."""
+        return ModelConfig(task=self.task, quantile=self.quantile, n_rows=self.n_rows, seed=self.seed)
+
+    @property
+    def event_format(self) -> EventFormat:
+        """How an event is read."""
+        from consumer.wire import EventFormat
+        from model.features import FeatureRules
+
+        return EventFormat(
+            label_field=self.label_field,
+            features_field=self.features_field,
+            ignored_features=self.ignored_features,
+            max_event_bytes=self.max_event_bytes,
+            rules=FeatureRules(
+                categorical_features=self.categorical_features,
+                numeric_features=self.numeric_features,
+                max_features=self.max_features,
+                max_depth=self.max_depth,
+                max_key_length=self.max_key_length,
+            ),
+        )
+
+    @property
+    def connection(self) -> KafkaConnection:
+        """How to reach the brokers."""
+        from consumer.kafka import KafkaConnection
+
+        return KafkaConnection(
+            bootstrap_servers=self.bootstrap_servers,
+            security_protocol=self.security_protocol,
+            sasl_mechanism=self.sasl_mechanism,
+            username=self.sasl_username,
+            password=self.sasl_password.get_secret_value() if self.sasl_password else None,
+            ssl_cafile=str(self.ssl_cafile) if self.ssl_cafile else None,
+        )
+
+    @property
+    def memory(self) -> Path:
+        """Folder of the shared tables, on tmpfs where the machine has it."""
+        if self.memory_dir is not None:
+            return self.memory_dir
+        parent = SHARED_MEMORY if SHARED_MEMORY.is_dir() else Path(tempfile.gettempdir())
+        return parent / f"flexihash-{os.getuid()}-{self.topic}"
+
+    def to_environment(self) -> dict[str, str]:
+        """Environment variables that give a child process these settings, secrets included."""
+        return {_env_name(name): _to_text(getattr(self, name)) for name in sorted(self.model_fields_set)}
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment; `overrides` (command line options) that are not None win.
+
+    Raises:
+        SettingsError: a value cannot be used, or a ``FLEXIHASH_`` variable is none of ours.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if unknown := find_unknown(os.environ):
+        raise SettingsError("\n".join(unknown))
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        lines = [_explain(details, given) for details in error.errors(include_url=False)]
+        raise SettingsError("\n".join(lines)) from None
+
+
+def find_unknown(environment: Mapping[str, str]) -> list[str]:
+    """One line per ``FLEXIHASH_`` variable that is no setting, with the nearest that is: a typo must not be silent."""
+    known = [_env_name(name) for name in Settings.model_fields]
+    lines = []
+    for name in sorted(environment):
+        if name.upper().startswith(PREFIX) and name.upper() not in known:
+            nearest = difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.0)[0]
+            lines.append(f"{name} is no setting; did you mean {nearest}? Otherwise unset it")
+    return lines
+
+
+def describe_default(field: FieldInfo) -> str:
+    """A field's default as one writes it in the environment."""
+    return _to_text(field.default)
+
+
+def _explain(details: ErrorDetails, given: Mapping[str, Any]) -> str:
+    if not details["loc"]:
+        return str(details["ctx"]["error"])
+    name = str(details["loc"][0])
+    if name not in Settings.model_fields:
+        raise TypeError(f"{name} is no setting")  # a mistake in our own code
+    field = Settings.model_fields[name]
+    is_secret = SecretStr in (field.annotation, *get_args(field.annotation))
+    value = "(not shown)" if is_secret else _to_text(details["input"])
+    setting = f"--{name.replace('_', '-')} {value}" if name in given else f"{_env_name(name)}={value}"
+    return f"{setting}: {_explain_allowed(details)}"
+
+
+def _explain_allowed(details: ErrorDetails) -> str:
+    match details["type"]:
+        case "value_error":
+            return str(details["ctx"]["error"])
+        case "int_parsing" | "int_type" | "int_from_float":
+            return "must be a whole number"
+        case "float_parsing" | "float_type":
+            return "must be a number"
+        case "bool_parsing" | "bool_type":
+            return "must be true or false"
+        case "string_too_short":
+            return "must not be empty"
+        case _:
+            return details["msg"].replace("Input should be", "must be")
+
+
+def _env_name(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _to_text(value: Any) -> str:
+    match value:
+        case None:
+            return ""
+        case SecretStr():
+            return str(value.get_secret_value())
+        case bool():
+            return str(value).lower()
+        case tuple() | list():
+            return ",".join(map(str, value))
+        case _:
+            return str(value)
