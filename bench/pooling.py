@@ -2,16 +2,18 @@
 
 4096 dicts of 5 features are embedded, at 16 and at 128 dims, in a table of 2^18 rows:
 
-- pooling: the dicts are hashed already. The forward pass alone, with the graph recorded for a backward one.
+- pooling: the dicts are hashed already, each way starts from the same arrays. The forward pass alone, with the graph
+  recorded for a backward one.
 - hashing and pooling: from the dicts on.
 
 The upstream way is that of the Flexi Hash Embeddings library: FeatureHasher to COO, nn.Embedding lookup, scaling,
-scatter by sum. All ways take turns in one process, on one thread, and each figure is the median over the turns,
-so a busy machine slows all of them alike.
+scatter by sum. All ways take turns in one process, in a new order each turn, on one thread; each figure is the median
+of that thread's CPU time, which is what a clock shows on an idle machine and changes little on a busy one.
 """
 
 import argparse
 import json
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -30,7 +32,7 @@ N_FEATURES_PER_BAG = 5
 N_ROWS = 2**18
 N_KEYS = 20_000
 DIMS = (16, 128)
-N_TURNS = {"pooling": 201, "hashing and pooling": 41}
+N_TURNS = {"pooling": 301, "hashing and pooling": 41}
 OURS = "flexi_hash_embedding"
 UPSTREAM = "upstream: lookup, scaling, scatter"
 
@@ -56,12 +58,13 @@ def make_ways(embed: FlexiHashEmbedding, X: list[dict[str, float]]) -> dict[str,
     """Return {what: {way: function}}; every function gives the same (N_BAGS, D)."""
     lookup = embed.embed
     assert isinstance(lookup, nn.Embedding)
-    hashed = hash_rows(X, N_ROWS)
-    rows, offsets, values = (torch.from_numpy(array) for array in hashed)
-    values = values.float()
-    bags = torch.repeat_interleave(torch.arange(N_BAGS), offsets.diff())
+    rows, offsets, values = hash_rows(X, N_ROWS)
+    bags = np.repeat(np.arange(N_BAGS), np.diff(offsets))
     bag = nn.EmbeddingBag.from_pretrained(lookup.weight, freeze=False, mode="sum", include_last_offset=True)
     hasher = FeatureHasher(N_ROWS, alternate_sign=False)
+
+    def scale() -> Tensor:
+        return lookup(torch.from_numpy(rows)) * torch.from_numpy(values).float()[:, None]  # (nnz, D)
 
     def upstream_from_dicts() -> Tensor:
         coo = hasher.transform(X).tocoo()
@@ -69,34 +72,39 @@ def make_ways(embed: FlexiHashEmbedding, X: list[dict[str, float]]) -> dict[str,
         scaled = scaled * torch.from_numpy(coo.data.astype(np.float32))[:, None]
         return scatter_sum(scaled, torch.from_numpy(coo.row.astype(np.int64)))
 
+    def embedding_bag() -> Tensor:
+        weights = torch.from_numpy(values).float()
+        return bag(torch.from_numpy(rows), torch.from_numpy(offsets), per_sample_weights=weights)
+
     pooling: dict[str, Way] = {
-        OURS: lambda: embed.pool(*hashed),
-        UPSTREAM: lambda: scatter_sum(lookup(rows) * values[:, None], bags),
-        "torch.nn.EmbeddingBag": lambda: bag(rows, offsets, per_sample_weights=values),
+        OURS: lambda: embed.pool(rows, offsets, values),
+        UPSTREAM: lambda: scatter_sum(scale(), torch.from_numpy(bags)),
+        "torch.nn.EmbeddingBag": embedding_bag,
     }
     if TORCH_SCATTER is not None:
         import torch_scatter
 
         pooling["upstream, with torch-scatter"] = lambda: torch_scatter.scatter_add(
-            lookup(rows) * values[:, None], bags, dim=0, dim_size=N_BAGS
+            scale(), torch.from_numpy(bags), dim=0, dim_size=N_BAGS
         )
         pooling["lookup, scaling, torch-scatter's segment_csr"] = lambda: torch_scatter.segment_csr(
-            lookup(rows) * values[:, None], offsets, reduce="sum"
+            scale(), torch.from_numpy(offsets), reduce="sum"
         )
     return {"pooling": pooling, "hashing and pooling": {OURS: lambda: embed(X), UPSTREAM: upstream_from_dicts}}
 
 
 def time_ways_ms(ways: dict[str, Way], n_turns: int) -> dict[str, float]:
-    """Return each way's median time in ms, after checking that all give the same."""
+    """Return each way's median CPU time in ms, after checking that all give the same."""
     expected = ways[UPSTREAM]()
     for way in ways.values():
         torch.testing.assert_close(way(), expected)
     times_ms: dict[str, list[float]] = {name: [] for name in ways}
+    order = random.Random(0)
     for _ in range(n_turns):
-        for name, way in ways.items():
-            start = time.perf_counter()
-            way()
-            times_ms[name].append((time.perf_counter() - start) * 1e3)
+        for name in order.sample(list(ways), len(ways)):
+            start = time.thread_time()
+            ways[name]()
+            times_ms[name].append((time.thread_time() - start) * 1e3)
     return {name: statistics.median(times) for name, times in times_ms.items()}
 
 
@@ -124,7 +132,7 @@ def main() -> None:
     if as_json:
         print(json.dumps({"bags": N_BAGS, "features_per_bag": N_FEATURES_PER_BAG, "results": results}))
         return
-    print(f"{N_BAGS} rows x {N_FEATURES_PER_BAG} features, one thread; median ms, and as a share of upstream's\n")
+    print(f"{N_BAGS} rows x {N_FEATURES_PER_BAG} features, one thread; median CPU ms, and as a share of upstream's\n")
     for result in results:
         print(f"{result['what']}, {result['dim']} dims")
         for name, median_ms in result["median_ms"].items():

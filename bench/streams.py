@@ -8,7 +8,7 @@ writes one stream as NDJSON. The synthetic streams have fixed parameters and see
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,13 +19,13 @@ from river import datasets
 from river.datasets import synth
 
 from model.config import Task
+from producer.files import write
 from producer.flights import flights
 
-Event = dict[str, Any]
+Event = Mapping[str, Any]
 """One event of the wire format: `{"features": {name: number or string}, "label": number}`."""
 
 N_SYNTHETIC = 50_000  # events taken from a generator that has no end
-WRITE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ def wire_events(examples: Iterable[tuple[dict[Any, Any], Any]], task: Task) -> I
     any other a float.
     """
     for x, y in examples:
-        features = {str(name): value if isinstance(value, int | float | str) else str(value) for name, value in x.items()}
+        features = {
+            str(name): value if isinstance(value, int | float | str) else str(value) for name, value in x.items()
+        }
         yield {"features": features, "label": int(y) if task is Task.BINARY else float(y)}
 
 
@@ -74,7 +76,7 @@ def drifting_friedman() -> Iterable[tuple[dict[Any, Any], Any]]:
 STREAMS: dict[str, Stream] = {
     stream.name: stream
     for stream in (
-        Stream("flights", Task.BINARY, lambda: iter(flights())),
+        Stream("flights", Task.BINARY, flights),
         river_stream("phishing", Task.BINARY, datasets.Phishing),
         river_stream("bananas", Task.BINARY, datasets.Bananas),
         river_stream("agrawal", Task.BINARY, lambda: synth.Agrawal(classification_function=3, seed=1), N_SYNTHETIC),
@@ -88,15 +90,9 @@ STREAMS: dict[str, Stream] = {
 """Every stream by its name, in the order of the printed tables."""
 
 
-def write_events(events: Iterable[Event], path: Path) -> int:
-    """Write events as NDJSON, one a line; returns how many."""
-    encode = msgspec.json.encode
-    n_events = 0
-    with path.open("wb", buffering=WRITE_BYTES) as file:
-        for event in events:
-            file.write(encode(event) + b"\n")
-            n_events += 1
-    return n_events
+def write_events(events: Iterable[Event], path: Path) -> None:
+    """Write events as NDJSON, one a line."""
+    write(map(msgspec.json.encode, events), path)
 
 
 def main() -> None:
@@ -106,8 +102,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
     arguments = parser.parse_args()
     stream = STREAMS[arguments.name]
-    n_events = write_events(stream.events(), arguments.out)
-    print(f"{n_events:,} events of {stream.name} in {arguments.out}; learn them with --task {stream.task}")
+    write_events(stream.events(), arguments.out)
+    print(f"{stream.name} is in {arguments.out}; learn it with --task {stream.task}")
 
 
 if __name__ == "__main__":

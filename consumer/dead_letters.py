@@ -12,7 +12,6 @@ from kafka.errors import (
     AuthorizationError,
     InvalidTimestampError,
     KafkaError,
-    KafkaTimeoutError,
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
@@ -169,17 +168,21 @@ class DeadLetters:
                 letter.future = None
 
     def _complain(self) -> None:
-        """Raise for the letters that wait; a producer that failed them is replaced, since some errors stay with it."""
-        failed = [letter for letter in self._waiting if letter.future is None]
-        if failed:
-            self.close()
-            for letter in self._waiting:
-                letter.future = None
+        """Raise for the letters that wait."""
         worst = next((letter for letter in self._waiting if isinstance(letter.error, REFUSALS)), self._waiting[0])
         text = f"{len(self._waiting)} dead letters are not acknowledged by {self.topic}: {worst.where}: {worst.error}"
+        if any(letter.future is None and not isinstance(letter.error, REFUSALS) for letter in self._waiting):
+            self._start_over()
         if isinstance(worst.error, REFUSALS):
             raise DeadLetterRefused(f"{text}; change the topic's settings (max.message.bytes?) or rights")
         raise DeadLetterError(text)
+
+    def _start_over(self) -> None:
+        """Send what waits through a new producer, next time: some errors stay with the one that had them."""
+        self.close()
+        for letter in self._waiting:
+            if not _is_acknowledged(letter):
+                letter.future = None
 
 
 class _NullableBytes(Serializer):  # type: ignore[misc]

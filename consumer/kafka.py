@@ -25,6 +25,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
+    IllegalStateError,
     KafkaConfigurationError,
     KafkaError,
     KafkaTimeoutError,
@@ -72,7 +73,7 @@ class KafkaConnection:
         bootstrap_servers: ``host:port``, or several with commas between.
         security_protocol: one of SECURITY_PROTOCOLS.
         sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with `username` and `password`.
-        ssl_cafile, ssl_certfile, ssl_keyfile: PEM files.
+        ssl_cafile: PEM file of the authority that signed the brokers' certificates; None trusts the system's.
 
     Raises:
         ConnectionSettingsError: an unknown protocol, or SASL without mechanism, name and password.
@@ -84,8 +85,6 @@ class KafkaConnection:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
 
     def __post_init__(self) -> None:
         if self.security_protocol not in SECURITY_PROTOCOLS:
@@ -103,8 +102,6 @@ class KafkaConnection:
             "sasl_plain_username": self.username,
             "sasl_plain_password": self.password,
             "ssl_cafile": self.ssl_cafile,
-            "ssl_certfile": self.ssl_certfile,
-            "ssl_keyfile": self.ssl_keyfile,
             "client_id": "flexihash",
             "bootstrap_timeout_ms": CONNECT_TIMEOUT_MS,
             "request_timeout_ms": REQUEST_TIMEOUT_MS,
@@ -124,12 +121,14 @@ class KafkaConnection:
             case CorruptRecordError() | UnsupportedCodecError():
                 return RecordUnreadable(f"Kafka at {servers} holds a record that cannot be read: {text}")
             case KafkaTimeoutError():
-                return BrokerUnavailable(f"Kafka at {servers} does not answer ({text}): is the address right, is it up?")
+                return BrokerUnavailable(
+                    f"Kafka at {servers} does not answer ({text}): is the address right, is it up?"
+                )
             case KafkaConfigurationError() | ValueError() | TypeError() | FileNotFoundError():
                 return ConnectionSettingsError(f"cannot connect to Kafka at {servers!r}: {text}")
             case KafkaError(retriable=True) | OSError():
                 return BrokerUnavailable(f"Kafka at {servers} is not available: {text}")
-            case KafkaError():
+            case KafkaError() if not isinstance(error, IllegalStateError):
                 return BrokerRefused(f"Kafka at {servers} refuses: {text}")
         return ClientFailed(f"the client of Kafka at {servers} failed: {type(error).__name__}: {text}")
 
@@ -472,17 +471,37 @@ def _open(client_class: Any, connection: KafkaConnection, **settings: Any) -> An
     """
     _quieten_client_log()
     opened: list[Any] = []
+    failures: list[Exception] = []
 
     def open_network(**network_settings: Any) -> Any:
-        opened.append(client_class.DEFAULT_CONFIG["kafka_client"](**network_settings))
-        return opened[-1]
+        network = client_class.DEFAULT_CONFIG["kafka_client"](**network_settings)
+        opened.append(network)
+        _remember_failures(network._manager, failures)
+        return network
 
     try:
-        return client_class(**connection.client_settings(), kafka_client=open_network, **settings)
+        client = client_class(**connection.client_settings(), kafka_client=open_network, **settings)
     except Exception as error:
         for network in opened:
             network.close()
-        raise connection.translate(error) from error
+        why = failures[-1] if failures and isinstance(error, KafkaTimeoutError) else error
+        raise connection.translate(why) from error
+    for network in opened:
+        del network._manager.get_connection  # back to the class's own
+    return client
+
+
+def _remember_failures(manager: Any, failures: list[Exception]) -> None:
+    # A constructor that gives up says no more than that: a wrong password and a broker that is down look the same. Why
+    # an attempt failed, only its connection knows.
+    get_connection = manager.get_connection
+
+    def get_watched_connection(*args: Any, **kwargs: Any) -> Any:
+        connection = get_connection(*args, **kwargs)
+        connection.init_future.add_errback(failures.append)
+        return connection
+
+    manager.get_connection = get_watched_connection
 
 
 def _close(client: Any) -> None:

@@ -6,18 +6,20 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from kafka.errors import (
     AuthorizationError,
     KafkaError,
+    KafkaTimeoutError,
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
 )
 
 from consumer.errors import BrokerUnavailable, ConsumerError, PublishError, PublishRefused
-from consumer.kafka import KafkaConnection, close_producer, open_producer
+from consumer.kafka import KafkaConnection, close_producer, create_topic, open_producer
 
 MAX_IN_FLIGHT = 50_000  # events that `send` is ahead of the broker by; the client itself has no bound
 SEND_TIMEOUT_S = 60.0  # for the oldest of them to be acknowledged: longer than a broker takes to restart
@@ -26,7 +28,7 @@ REFUSALS = (AuthorizationError, MessageSizeTooLargeError, PolicyViolationError, 
 
 
 class Publisher:
-    """Publishes to one topic, which must exist. Connects when it is first used, and anew after a failure. Thread-safe."""
+    """Publishes to one topic, which must exist. Thread-safe; connects when first used, and anew after a failure."""
 
     def __init__(self, connection: KafkaConnection, topic: str) -> None:
         self.topic = topic
@@ -35,6 +37,18 @@ class Publisher:
         self._producer: Any = None
         self._failure: tuple[float, ConsumerError] | None = None
         self._sent: deque[Any] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def create_topic(self, n_partitions: int = 1) -> bool:
+        """Create the topic; False when it was there already."""
+        return create_topic(self._connection, self.topic, n_partitions)
 
     def publish(
         self, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None, timeout_s: float = 10.0
@@ -48,14 +62,14 @@ class Publisher:
             Partition and offset of each event, in order.
 
         Raises:
-            BrokerUnavailable: nobody answers; nothing was published.
+            BrokerUnavailable: nobody answers.
             TopicNotFound: the topic does not exist.
             PublishError: not all were acknowledged in time. Some may be in the log, or still get there.
             PublishRefused: an event is too large, or may not be written.
         """
         deadline = monotonic() + timeout_s
         producer = self._connected()
-        futures = [self._post(producer, value, key) for value, key in zip(values, keys or [None] * len(values), strict=True)]
+        futures = [self._post(producer, *event) for event in zip(values, keys or [None] * len(values), strict=True)]
         results = [self._await(future, deadline) for future in futures]
         errors = [result for result in results if isinstance(result, Exception)]
         if errors:
@@ -140,5 +154,16 @@ class Publisher:
 
     def _complaint(self, errors: Sequence[Exception], n_sent: int, producer: Any) -> PublishError:
         refusals = [error for error in errors if isinstance(error, REFUSALS)]
+        if not all(isinstance(error, (KafkaTimeoutError, *REFUSALS)) for error in errors):
+            self._drop(producer)
         text = f"{len(errors)} of {n_sent} events are not acknowledged by {self.topic}: {(refusals or errors)[0]}"
         return PublishRefused(text) if refusals else PublishError(text)
+
+    def _drop(self, producer: Any) -> None:
+        """Replace a producer at its next use: after some errors, such as a lost producer id, it never works again."""
+        with self._lock:
+            current = self._producer is not None and self._producer is producer
+            if current:
+                self._producer = None
+        if current:
+            close_producer(producer, timeout_s=1.0)

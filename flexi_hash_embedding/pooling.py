@@ -45,9 +45,7 @@ TORCH = Scatter(_torch_sum, _torch_max, None)
 
 def _load_torch_scatter() -> Scatter | None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # it is TorchScript, which newer torch announces
-            import torch_scatter
+        import torch_scatter
     except ModuleNotFoundError:
         return None
     except OSError as error:  # its binary is of another torch

@@ -157,7 +157,7 @@ def make_scratch(n_features: int) -> Scratch:
     )
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def mix_row(row, knot, n_rows):  # type: ignore[no-untyped-def]
     """The row of a number's knot: the number's own row and the knot's tag, mixed (splitmix64's finalizer, shortened)."""
     h = np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(knot) * np.uint64(0xC2B2AE3D27D4EB4F)
@@ -167,17 +167,17 @@ def mix_row(row, knot, n_rows):  # type: ignore[no-untyped-def]
     return np.int64(h & np.uint64(n_rows - 1))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def sigmoid(z):  # type: ignore[no-untyped-def]
     return 1.0 / (1.0 + math.exp(-z))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def clip(x, low, high):  # type: ignore[no-untyped-def]
     return min(max(x, low), high)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def place(x, number, moved):  # type: ignore[no-untyped-def]
     """Where `x` lies among the values seen, in [-4, 4]; `moved` becomes `number` with `x` taken into account."""
     count = number[COUNT] + 1.0
@@ -202,7 +202,7 @@ def place(x, number, moved):  # type: ignore[no-untyped-def]
     return clip(t, -NUMBER_LIMIT, NUMBER_LIMIT)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def activate(begin, end, rows, values, is_number, numbers, n_rows, scratch):  # type: ignore[no-untyped-def]
     """Turns features [begin, end) into activations; returns how many, and how many numbers they hold."""
     n = 0
@@ -236,7 +236,7 @@ def activate(begin, end, rows, values, is_number, numbers, n_rows, scratch):  # 
     return n, n_numbers
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def score(n, table, touched, state, scratch):  # type: ignore[no-untyped-def]
     """Each expert's score and its variance, as of the event that comes next; writes to `scratch` only."""
     tick = state[EVENTS] + 1.0
@@ -287,7 +287,7 @@ def score(n, table, touched, state, scratch):  # type: ignore[no-untyped-def]
             s[e] += xe * xe * (weight_variance + variance * length)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def mix(task, state, scratch):  # type: ignore[no-untyped-def]
     """The mixture's score; a binary expert's score is moderated by its variance first (MacKay 1992)."""
     mixed = 0.0
@@ -302,7 +302,7 @@ def mix(task, state, scratch):  # type: ignore[no-untyped-def]
     return mixed
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def calibrate(mixed, state):  # type: ignore[no-untyped-def]
     """(calibrated logit, the knot below, share of the knot above): the curve is piecewise linear, and straight beyond."""
     at = clip((mixed - CURVE_LOW) / CURVE_STEP, 0.0, N_KNOTS - 1.000001)
@@ -312,19 +312,19 @@ def calibrate(mixed, state):  # type: ignore[no-untyped-def]
     return state[CURVE + knot] * (1.0 - share) + state[CURVE + knot + 1] * share + beyond, knot, share
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def deviation(variance, weight):  # type: ignore[no-untyped-def]
     """Standard deviation of the labels; 1 until two of them are known."""
     return math.sqrt(max(variance, 1e-12)) if weight > 1.0 else 1.0
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def log_rate(mean, weight):  # type: ignore[no-untyped-def]
     """Log of the labels' mean, with one imagined count of 1: where a count's score starts from."""
     return math.log((mean * weight + 1.0) / (weight + 1.0))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def link(task, mixed, state):  # type: ignore[no-untyped-def]
     """(prediction, score): the score is a logit, a log rate, or the standardized label."""
     if task == BINARY:
@@ -336,7 +336,7 @@ def link(task, mixed, state):  # type: ignore[no-untyped-def]
     return state[LABEL_MEAN] + deviation(state[LABEL_VARIANCE], state[LABEL_WEIGHT]) * mixed, mixed
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def differentiate(task, z, y, residual, offset, quantile):  # type: ignore[no-untyped-def]
     """Loss gradient and curvature at score `z`: (g, h).
 
@@ -355,13 +355,13 @@ def differentiate(task, z, y, residual, offset, quantile):  # type: ignore[no-un
     return (z - y) / residual, 1.0 / residual
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def pinball(error, quantile):  # type: ignore[no-untyped-def]
     """Pinball loss of `error` = label - prediction."""
     return error * quantile if error > 0.0 else error * (quantile - 1.0)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def update_rows(n, table, touched, state, scratch):  # type: ignore[no-untyped-def]
     """Moves every active row by its expert's step; a row's first touch by an event also ages it to this event."""
     tick = np.int64(state[EVENTS])
@@ -394,7 +394,7 @@ def update_rows(n, table, touched, state, scratch):  # type: ignore[no-untyped-d
         record[QUICK_VARIANCE] = v - v * v * x * x * scratch.shrink[QUICK_EXPERT]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def update_state(state, scratch):  # type: ignore[no-untyped-def]
     """Moves the biases: drift, forgetting and one step."""
     for e in range(N_EXPERTS):
@@ -408,7 +408,7 @@ def update_state(state, scratch):  # type: ignore[no-untyped-def]
     state[QUICK_BIAS_VARIANCE] = v - v * v * scratch.shrink[QUICK_EXPERT]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def update_mix(g, h, state, scratch):  # type: ignore[no-untyped-def]
     """Moves the mixing weights by a full (not diagonal) Kalman step."""
     spread = 0.0
@@ -427,7 +427,7 @@ def update_mix(g, h, state, scratch):  # type: ignore[no-untyped-def]
             state[at] += DRIFT_MIX
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def update_curve(mixed, y, weight, state):  # type: ignore[no-untyped-def]
     """Moves the two knots of the calibration curve that enclose the mixed score."""
     logit, knot, share = calibrate(mixed, state)
@@ -446,7 +446,7 @@ def update_curve(mixed, y, weight, state):  # type: ignore[no-untyped-def]
     state[CURVE_VARIANCE + knot + 1] = min(shrunk + DRIFT_CURVE, PRIOR_CURVE)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def learn_one(task, quantile, n, n_numbers, mixed, label, weight, table, touched, numbers, state, scratch):  # type: ignore[no-untyped-def]
     """One step after `score` and `mix`; returns False, with nothing written, where a step would not stay finite."""
     label_weight, mean, variance = state[LABEL_WEIGHT], state[LABEL_MEAN], state[LABEL_VARIANCE]
@@ -509,7 +509,7 @@ def learn_one(task, quantile, n, n_numbers, mixed, label, weight, table, touched
     return True
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def learn(  # type: ignore[no-untyped-def]
     task, quantile, begin, end, rows, offsets, values, is_number, labels, weights, table, touched, numbers, state,
     scratch, predictions, is_learned,
@@ -529,7 +529,7 @@ def learn(  # type: ignore[no-untyped-def]
         )
 
 
-@njit(cache=True, nogil=True)  # type: ignore[misc]
+@njit(cache=True, nogil=True)
 def predict(  # type: ignore[no-untyped-def]
     task, rows, offsets, values, is_number, table, touched, numbers, state, scratch, predictions, scores, embeddings
 ):

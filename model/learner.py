@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -134,6 +135,13 @@ class OnlineModel:
         """Moves a position past records that teach nothing: rejected or unlabelled ones."""
         with self.tables.writing():
             self._positions[partition] = position
+
+    def set_positions(self, positions: Mapping[int, int]) -> None:
+        """Replaces all positions."""
+        with self.tables.writing():
+            self._positions.fill(-1)
+            for partition, position in positions.items():
+                self._positions[partition] = position
 
     def predict(self, batch: Batch) -> Predictions:
         """Exactly what `learn` would predict for each event if it came next; changes nothing."""

@@ -51,7 +51,7 @@ _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compiled
-def _counts_for(prediction: float, label: float, weight: float) -> bool:
+def _has_share(prediction: float, label: float, weight: float) -> bool:
     """Whether an event has a share in the metrics. NaN fails every comparison, so it is out too."""
     return abs(prediction) < MAGNITUDE_LIMIT and abs(label) < MAGNITUDE_LIMIT and 0.0 < weight < MAGNITUDE_LIMIT
 
@@ -157,7 +157,7 @@ def _update(
         prediction, label, weight = predictions[i], event_labels[i], weights[i]
         slot = events[0] % WINDOW
         events[0] += 1
-        if not _counts_for(prediction, label, weight):
+        if not _has_share(prediction, label, weight):
             window[slot, :] = 0.0
             continue
         baseline = _predict_baseline(task, labels)
@@ -290,7 +290,7 @@ class ProgressiveMetrics:
 
     @staticmethod
     def layout(task: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-        """Name -> (shape, dtype) of the tensors that hold the whole state: 450 KiB for binary, 313 KiB for others.
+        """Name -> (shape, dtype) of the tensors that hold the whole state: 441 KiB for binary, 313 KiB for the others.
 
         Raises:
             ConfigurationError: there is no such task.

@@ -55,23 +55,28 @@ class ReferenceModel(nn.Module):
         values: list[float] = []
         kinds: list[int] = []
         numbers = []
+
+        def add(row: int, value: float, kind: int) -> None:
+            rows.append(row)
+            values.append(value)
+            kinds.append(kind)
+
         for j in range(int(batch.offsets[event]), int(batch.offsets[event + 1])):
             row = int(batch.rows[j])
             if not batch.is_number[j]:
-                rows.append(row), values.append(1.0), kinds.append(kernel.PLAIN)
+                add(row, 1.0, kernel.PLAIN)
                 continue
             count, median, deviation = _move_statistics(float(batch.values[j]), *self.numbers[row].tolist())
             numbers.append((row, (count, median, deviation)))
             t = math.asinh((float(batch.values[j]) - median) / deviation) if deviation > 0 else 0.0
             t = min(max(t, -kernel.NUMBER_LIMIT), kernel.NUMBER_LIMIT)
-            rows.append(row), values.append(t / 2), kinds.append(kernel.PLAIN)
+            add(row, t / 2, kernel.PLAIN)
             for kind, per_unit, first in kernel.GRIDS:
                 at = (t + kernel.NUMBER_LIMIT) * per_unit
                 below = math.floor(at)
                 for knot, share in ((below, 1 - (at - below)), (below + 1, at - below)):
                     if share > 0:
-                        rows.append(kernel.mix_row(row, first + knot, self.config.n_rows))
-                        values.append(share), kinds.append(kind)
+                        add(kernel.mix_row(row, first + knot, self.config.n_rows), share, kind)
         return Activations(rows, torch.tensor(values, dtype=torch.float64), kinds, numbers)
 
     def forward(self, activations: Activations) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
@@ -127,7 +132,8 @@ class ReferenceModel(nn.Module):
             if self.config.task is Task.COUNTS:
                 bound = kernel.COUNT_MOVE_LIMIT / (f * float(spread[e]))
                 ge = min(max(ge, -bound), bound)
-            steps.append(ge * f), shrinks.append(he * f)
+            steps.append(ge * f)
+            shrinks.append(he * f)
         self._move_residual(kernel.N_EXPERTS, mixed - y, weight, 0.0)
         self._move_biases(steps, shrinks)
         self._move_rows(rows, activations, slopes, variances, steps, shrinks)

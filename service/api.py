@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
+import os
 import signal
 import socket
 import sys
@@ -65,8 +67,7 @@ async def _follow_memory(app: FastAPI) -> AsyncIterator[None]:
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
-        parts.memory.close()
-        await asyncio.to_thread(parts.publisher.close)
+        await parts.close()
 
 
 def _report_end(following: asyncio.Task[None]) -> None:
@@ -79,8 +80,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m service.api", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="file descriptor of the listening socket")
     fd: int = parser.parse_args(arguments).fd
-    # uvicorn repeats the signal when it is done, and this is what it then finds.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = load_settings()
     except SettingsError as error:
@@ -98,9 +97,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         server_header=False,
         timeout_graceful_shutdown=int(GRACE_S),
     )
+    # uvicorn repeats the signal when it is done; without this, it would then kill us.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    logging.shutdown()
+    os._exit(code)  # not sys.exit: a thread that waits for an absent broker must not hold up the end

@@ -114,7 +114,8 @@ def read_instance(instance: msgspec.Raw, index: int, decoder: EventDecoder) -> l
     except EventRejected as rejected:
         raise _unusable(where, rejected) from None
     except UNREADABLE as error:
-        _blame("instances", [_parse_laxly(bytes(instance))], _hashing(decoder), index)
+        if (parsed := _parse_laxly(bytes(instance))) is not None:
+            _blame("instances", [parsed], _hashing(decoder), index)
         raise Problem(422, f"{where}: {_explain(error)}", where=where, reason="not_json") from None
 
 

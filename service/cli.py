@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
 
     from consumer.files import FileReport
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from service.settings import Settings
 
 EXIT_USER = 2  # something that the user must change; any other code but 0 is a fault of ours
+EXIT_INTERRUPTED = 130  # as a shell has it for Ctrl-C
 EXIT_FINDING = 1  # the command did its work, and what it found is bad
 
 app = typer.Typer(
@@ -250,14 +252,23 @@ def learn(
         features_field=features_field,
         ignored_features=ignored_features,
     )
-    with _byte_progress(is_shown=not as_json) as on_progress:
+    with _stop_signals() as stop, _byte_progress(is_shown=not as_json) as on_progress:
         report = learn_file(
-            file, settings.model, settings.event_format, checkpoint_dir, settings.checkpoint_keep, on_progress
+            file,
+            settings.model,
+            settings.event_format,
+            checkpoint_dir,
+            settings.checkpoint_keep,
+            on_progress,
+            settings.checkpoint_seconds,
+            stop,
         )
     if as_json:
         print(describe_report(report))
     else:
         _show_report(report, settings)
+    if stop.is_set():
+        _fail("interrupted; these are the figures so far", EXIT_INTERRUPTED)
     if not report.events:
         _fail(f"{file}: no event was learned; do --label-field and --features-field name what is in it?", EXIT_FINDING)
 
@@ -284,7 +295,8 @@ def _show_report(report: FileReport, settings: Settings) -> None:
     console.print(
         f"{report.events:,} events learned in {report.seconds:.1f} s, {report.events_per_second:,.0f} a second"
     )
-    console.print(_metrics_table(report.metrics, str(settings.task)))
+    if report.events:
+        console.print(_metrics_table(report.metrics, str(settings.task)))
     if report.unlabelled:
         console.print(f"{report.unlabelled:,} events had no label, and taught nothing")
     for reason, n_events in sorted(report.rejected.items()):
@@ -370,7 +382,8 @@ def _open_source(source: str, limit: int | None) -> tuple[Iterator[bytes], int |
     """The events' bytes, and how many there will be where that is known."""
     from itertools import islice
 
-    from producer import N_FLIGHTS, encode, flights, read_events, synthetic
+    from producer import encode, flights, read_events, synthetic
+    from producer.flights import N_FLIGHTS
 
     match source:
         case "flights":
@@ -390,29 +403,17 @@ def _send(
     on_progress: Callable[[int], None],
 ) -> Replayed:
     """Send until the events or the user's patience end; what was sent before Ctrl-C is on the broker."""
-    import signal
-    import threading
-
     from consumer.publisher import Publisher
     from producer import replay
     from service.settings import load_settings
 
     settings = load_settings(topic=topic, bootstrap_servers=bootstrap_servers)
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: _stop_once(stop))
-    with Publisher(settings.connection, settings.topic) as publisher:
+    with _stop_signals() as stop, Publisher(settings.connection, settings.topic) as publisher:
         if create_topic:
             publisher.create_topic()
         replayed = replay(events, publisher.send, rate, stop=stop, on_progress=on_progress)
         publisher.flush()
     return replayed
-
-
-def _stop_once(stop: Any) -> None:
-    if stop.is_set():
-        raise KeyboardInterrupt  # the second Ctrl-C: a broker that does not answer must not hold us
-    stop.set()
 
 
 @app.command()
@@ -460,6 +461,27 @@ def demo(
 
 
 @contextmanager
+def _stop_signals() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets, to end in order; the second one ends at once, as nobody may answer."""
+    import signal
+    import threading
+
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    former = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _byte_progress(is_shown: bool) -> Iterator[Callable[[int, int, int], None]]:
     """A bar over a file's bytes on stderr; nothing where that is no terminal."""
     from rich.console import Console
@@ -474,7 +496,7 @@ def _byte_progress(is_shown: bool) -> Iterator[Callable[[int, int, int], None]]:
     )
     with Progress(*columns, console=console, transient=True, disable=not (is_shown and console.is_terminal)) as bar:
         task = bar.add_task("", total=None, events=0)
-        yield lambda done, total, events: bar.update(task, completed=done, total=total, events=events)
+        yield lambda done, total, events: bar.update(task, completed=done, total=total or None, events=events)
 
 
 @contextmanager

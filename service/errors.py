@@ -3,6 +3,7 @@
 ServiceError
 ├── SettingsError      settings that cannot be used (service.settings)
 ├── AddressError       the address to listen on cannot be had (service.supervisor)
+├── LearnerBusy        another learner holds the memory folder (service.learner)
 └── DemoError          the demo cannot go on (service.demo)
 """
 
@@ -19,6 +20,10 @@ class SettingsError(ServiceError):
 
 class AddressError(ServiceError):
     """The address to listen on cannot be had; names host:port."""
+
+
+class LearnerBusy(ServiceError):  # noqa: N818, a state of the folder
+    """Another learner holds the memory folder; names the folder."""
 
 
 class DemoError(ServiceError):

@@ -55,7 +55,7 @@ def list_checkpoints(directory: Path) -> dict[str, Any]:
         {
             "path": str(info.path),
             "events": info.manifest.events if info.manifest else None,
-            "created_at": info.manifest.created_at.isoformat() if info.manifest else None,
+            "created_at": info.manifest.created_at.isoformat(timespec="seconds") if info.manifest else None,
             "size_bytes": info.size_bytes,
             "problem": info.problem,
         }
@@ -83,8 +83,8 @@ def show_checkpoint(found: dict[str, Any]) -> None:
     for name, value in found["configuration"].items():
         table.add_row(name, str(value))
     for name, value in found["metrics"].items():
-        if isinstance(value, int | float):
-            table.add_row(name.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
+        if isinstance(value, float) and name != "weight":
+            table.add_row(name.replace("_", " "), f"{value:.4f}")
     for name, tensor in found["tensors"].items():
         shape = " x ".join(f"{size:,}" for size in tensor["shape"])
         table.add_row(name, f"{shape} {tensor['dtype']}, {describe_bytes(tensor['bytes'])}")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-
 from typing import Any, TypeVar
 
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, move_on_after, to_thread
 
 from consumer.publisher import Publisher
 from consumer.wire import EventDecoder
@@ -19,7 +18,8 @@ from service.settings import Settings
 Result = TypeVar("Result")
 
 MAX_PUBLISHING = 32  # requests that publish at once; while the broker is away each holds a body and a thread
-SECRETS = {"api_token", "sasl_username", "sasl_password"}
+CLOSE_S = 1.0  # for the connection to the broker: what was published is acknowledged already
+SECRET_SETTINGS = {"api_token", "sasl_username", "sasl_password"}
 
 
 class Parts:
@@ -42,8 +42,14 @@ class Parts:
         """
         if self._publishing.available_tokens < 1:
             raise unavailable(f"{MAX_PUBLISHING} requests are waiting for the broker already", "busy")
-        return await to_thread.run_sync(work, limiter=self._publishing)
+        return await to_thread.run_sync(work, limiter=self._publishing, abandon_on_cancel=True)
+
+    async def close(self) -> None:
+        """Lets go of the tables and the broker; waits for neither."""
+        self.memory.close()
+        with move_on_after(CLOSE_S):
+            await to_thread.run_sync(self.publisher.close, CLOSE_S, abandon_on_cancel=True)
 
     def describe_settings(self) -> dict[str, Any]:
         """The settings, without those that are secret."""
-        return self.settings.model_dump(mode="json", exclude=SECRETS)
+        return self.settings.model_dump(mode="json", exclude=SECRET_SETTINGS)

@@ -68,13 +68,18 @@ def render_problem(problem: Problem, request_id: str | None) -> Response:
     details = ProblemDetails(
         title=HTTPStatus(problem.status).phrase,
         status=problem.status,
-        detail=problem.detail,
+        detail=_printable(problem.detail),
         where=problem.where,
-        key=problem.key,
+        key=None if problem.key is None else _printable(problem.key),
         reason=problem.reason,
         request_id=request_id,
     )
     return Response(msgspec.json.encode(details), problem.status, problem.headers, MEDIA_TYPE)
+
+
+def _printable(text: str) -> str:
+    """`text` with lone surrogates, which UTF-8 does not have, written out."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 async def answer_problem(request: Request, error: Exception) -> Response:

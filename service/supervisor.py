@@ -88,11 +88,13 @@ class Supervisor:
     environment: Mapping[str, str]
     backoff: Backoff = field(default_factory=Backoff)
     is_stopping: bool = False
+    is_hurried: bool = False
 
     def run(self) -> int:
         """Supervise until SIGTERM or SIGINT, or until a child says that a person must act.
 
-        Takes over SIGTERM, SIGINT and SIGCHLD, so it runs in the main thread only; a signal while stopping is ignored.
+        Takes over SIGTERM, SIGINT and SIGCHLD, so it runs in the main thread only. While stopping, SIGTERM is ignored
+        and SIGINT (Ctrl-C again) kills what is still there.
 
         Returns:
             0 when told to stop and all stopped well, 1 when one had to be killed or failed while stopping,
@@ -105,7 +107,7 @@ class Supervisor:
                 code = self._supervise(children, alarm)
             finally:
                 self.is_stopping = True
-                are_clean.extend(_stop(child, alarm) for child in children)
+                are_clean.extend(self._stop(child, alarm) for child in children)
         return code or (0 if all(are_clean) else 1)
 
     def _supervise(self, children: Sequence[Child], alarm: _Alarm) -> int:
@@ -116,6 +118,7 @@ class Supervisor:
         return 0
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:
+        self.is_hurried = self.is_hurried or (self.is_stopping and number == signal.SIGINT)
         self.is_stopping = True
 
     def _tend(self, children: Sequence[Child]) -> int:
@@ -153,6 +156,25 @@ class Supervisor:
         )
         child.started_at = time.monotonic()
         logger.info(f"{spec.name} started", pid=child.process.pid)
+
+    def _stop(self, child: Child, alarm: _Alarm) -> bool:
+        """Stop one child; False when it had to be killed or ended with an error."""
+        process = child.process
+        if process is None or process.poll() is not None:
+            return True
+        logger.info(f"stopping {child.spec.name}")
+        process.terminate()
+        deadline = time.monotonic() + child.spec.grace_s
+        while process.poll() is None and time.monotonic() < deadline and not self.is_hurried:
+            alarm.wait(max(0.0, deadline - time.monotonic()))
+        if process.poll() is None:
+            reason = "was told to hurry" if self.is_hurried else f"did not stop within {child.spec.grace_s:g} s"
+            logger.error(f"{child.spec.name} {reason}; killing it")
+            process.kill()
+        code = process.wait()
+        is_clean = code in (0, -signal.SIGTERM)  # uvicorn ends by the signal that it was sent
+        (logger.info if is_clean else logger.error)(f"{child.spec.name} {_describe_exit(code)}")
+        return is_clean
 
 
 class _Alarm:
@@ -275,25 +297,6 @@ def _die_with(parent: int, number: signal.Signals) -> None:
 def _next_restart_s(children: Sequence[Child]) -> float | None:
     waiting = [child.restart_at for child in children if child.process is None]
     return max(0.0, min(waiting) - time.monotonic()) if waiting else None
-
-
-def _stop(child: Child, alarm: _Alarm) -> bool:
-    """Stop one child; False when it had to be killed or ended with an error."""
-    process = child.process
-    if process is None or process.poll() is not None:
-        return True
-    logger.info(f"stopping {child.spec.name}")
-    process.terminate()
-    deadline = time.monotonic() + child.spec.grace_s
-    while process.poll() is None and time.monotonic() < deadline:
-        alarm.wait(max(0.0, deadline - time.monotonic()))
-    if process.poll() is None:
-        logger.error(f"{child.spec.name} did not stop within {child.spec.grace_s:g} s; killing it")
-        process.kill()
-    code = process.wait()
-    is_clean = code in (0, -signal.SIGTERM)  # uvicorn ends by the signal that it was sent
-    (logger.info if is_clean else logger.error)(f"{child.spec.name} {_describe_exit(code)}")
-    return is_clean
 
 
 def _describe_exit(code: int) -> str:

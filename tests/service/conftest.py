@@ -34,7 +34,9 @@ class Learner:
     def __init__(self, directory: Path, settings: Settings, tables: str = "tables-1") -> None:
         self.directory = directory
         self.position = 0
-        self.status = LearnerStatus(state="learning", topic=TOPIC, tables=tables, pid=os.getpid(), started_at=time.time())
+        self.status = LearnerStatus(
+            state="learning", topic=TOPIC, tables=tables, pid=os.getpid(), started_at=time.time()
+        )
         directory.mkdir(parents=True, exist_ok=True)
         self.model = OnlineModel(Tables.create(settings.model, directory / tables))
         self.report()
@@ -66,15 +68,11 @@ class Api:
 
     def __enter__(self) -> Api:
         self._runner = asyncio.Runner()
-        self._runner.run(self._start())
-        return self
-
-    async def _start(self) -> None:
-        await self._lifespan.__aenter__()
+        self._runner.run(self._lifespan.__aenter__())
         deadline = time.monotonic() + WARM_UP_S
         while "compiled" in (self.memory.explain_unready() or "") and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
-        self.memory.refresh()
+            self._runner.run(asyncio.sleep(0.01))
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._runner.run(self._lifespan.__aexit__(None, None, None))

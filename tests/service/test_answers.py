@@ -81,7 +81,9 @@ def test_no_instances_in_no_answers_out(api: Any, learner: Any) -> None:
 def test_an_integer_is_another_feature_than_the_same_float(api: Any, learner: Any) -> None:
     # 3 is also the category n=3; 3.0 is a quantity only. Both reach the model as they were written.
     learner.learn({"n": 3}, 1, times=10)
-    integer, fraction = (api.post_text("/v1/predictions", b'{"instances": [{"n": %s}]}' % n).json() for n in (b"3", b"3.0"))
+    integer, fraction = (
+        api.post_text("/v1/predictions", b'{"instances": [{"n": %s}]}' % n).json() for n in (b"3", b"3.0")
+    )
     assert integer["predictions"][0]["value"] > fraction["predictions"][0]["value"] > 0.5
 
 

@@ -52,7 +52,7 @@ def test_an_instance_beyond_the_first_chunk_is_named_by_its_place_in_the_request
 
 def test_names_that_are_no_unicode_are_named(api: Any) -> None:
     response = api.post_text("/v1/predictions", '{"instances": [{"a": 1}, {"bad": "\\ud800"}]}')
-    check_problem(response, 422, where="instances[1]", reason="not_unicode")
+    check_problem(response, 422, where="instances[1]", key="bad=\\ud800", reason="not_unicode")
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,9 @@ def test_another_shape_is_refused_and_the_right_one_shown(api: Any, path: str, t
     assert '{"instances": [{...}, ...]}' in detail
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b'{"instances": [}', b"\xff\xfe", b'{"instances": [{"a": "\xff"}', b"hello"])
+@pytest.mark.parametrize(
+    "text", [b"", b"{", b'{"instances": [}', b"\xff\xfe", b'{"instances": [{"a": "\xff"}', b"hello"]
+)
 @pytest.mark.parametrize("path", PATHS)
 def test_what_is_not_json_is_a_400(api: Any, path: str, text: bytes) -> None:
     body = check_problem(api.post_text(path, text), 400, reason="not_json")
@@ -105,7 +107,9 @@ def test_nesting_without_end_is_refused(api: Any) -> None:
     assert body["detail"] == "the body is not JSON: nested too deep"
 
 
-@pytest.mark.parametrize("content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/x-ndjson"])
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "application/x-www-form-urlencoded", "application/x-ndjson"]
+)
 def test_another_content_type_is_refused_and_the_right_one_named(api: Any, content_type: str) -> None:
     response = api.post_text("/v1/predictions", '{"instances": []}', content_type)
     body = check_problem(response, 415, reason="content_type")
@@ -133,7 +137,12 @@ def test_a_body_announced_too_large_is_refused_unread(open_api: Any, learner: An
     pieces = Pieces(b"x" * 1_000, 100)
     headers = {"content-type": "application/json", "content-length": "100000"}
     response = open_api(max_body_bytes=2_000).post("/v1/predictions", content=pieces, headers=headers)
-    check_problem(response, 413, reason="too_large", detail="100000 bytes are more than max_body_bytes, 2000; send several requests")
+    check_problem(
+        response,
+        413,
+        reason="too_large",
+        detail="100000 bytes are more than max_body_bytes, 2000; send several requests",
+    )
     assert pieces.n_read == 0
 
 

@@ -96,8 +96,8 @@ def test_a_status_that_cannot_be_read_is_a_reason_until_it_can(api: Any, learner
 
 def test_the_next_generation_of_tables_is_taken_when_it_is_named(api: Any, learner: Any, settings: Any) -> None:
     learner.learn(FEATURES, 1, times=9)
-    learner.report(state="restoring")
     restored = make_learner(learner, settings, "tables-2")
+    learner.report(state="restoring")
     assert predict(api).json()["version"] == {"events": 9, "positions": {"flights:0": 9}}
     restored.learn(FEATURES, 0, times=4)
     restored.report(state="learning")

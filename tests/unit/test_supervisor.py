@@ -40,15 +40,15 @@ def child(name: str, code: str, *arguments: object, grace_s: float = WAIT_S) -> 
     return ChildSpec(name, (sys.executable, "-c", code, *map(str, arguments)), grace_s)
 
 
-def run_until(specs: list[ChildSpec], is_enough: Callable[[], bool]) -> int:
-    """Supervise in this thread; another one sends SIGTERM twice once `is_enough`."""
+def run_until(specs: list[ChildSpec], is_enough: Callable[[], bool], then: Callable[[], None] = lambda: None) -> int:
+    """Supervise in this thread; another one sends SIGTERM once `is_enough`, and does what comes `then`."""
 
     def watch() -> None:
-        deadline = time.monotonic() + WAIT_S
-        while not is_enough() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            wait_for(is_enough)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+        then()
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -100,6 +100,33 @@ def test_child_that_will_not_stop_is_killed(tmp_path: Path) -> None:
     assert run_until(specs, lambda: bool(lines_of(notes)) and bool(lines_of(after))) == 1
     assert lines_of(notes) == ["started learner", "stopped learner"]
     assert lines_of(after) == ["started api", "stopped api"]
+
+
+def test_second_sigterm_changes_nothing(tmp_path: Path) -> None:
+    notes, permission = tmp_path / "notes", tmp_path / "permission"
+    slow = DUTIFUL.replace(
+        "sys.exit(0)", "\n    while not os.path.exists(sys.argv[3]): time.sleep(0.01)\n    sys.exit(0)"
+    )
+
+    def insist() -> None:
+        wait_for(lambda: len(lines_of(notes)) == 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        permission.touch()
+
+    specs = [child("learner", "import os" + slow, notes, "learner", permission)]
+    assert run_until(specs, lambda: bool(lines_of(notes)), insist) == 0
+    assert lines_of(notes) == ["started learner", "stopped learner"]
+
+
+def test_ctrl_c_while_stopping_kills(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+
+    def insist() -> None:
+        wait_for(lambda: len(lines_of(notes)) == 2)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    specs = [child("learner", STUBBORN, notes, "learner", grace_s=1e6)]
+    assert run_until(specs, lambda: bool(lines_of(notes)), insist) == 1
 
 
 def test_handlers_are_given_back() -> None:

@@ -1,0 +1,242 @@
+"""Learning from a file of one JSON event a line, by the same loop as from a topic."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Event as StopSignal
+from typing import IO, Any, cast
+
+import msgspec
+
+from consumer.errors import ConsumerError
+from consumer.loop import LearnLoop, describe_configuration
+from consumer.source import Fetch, Identity, Record
+from consumer.wire import EventDecoder, EventFormat
+from model.checkpoint import CheckpointStore
+from model.config import ModelConfig
+from model.learner import OnlineModel
+from model.saving import Saver
+from model.tables import Tables
+
+FETCH_LINES = 2_000
+MAX_SAMPLES = 5  # of rejected events, shown with their reason
+STDIN = "-"
+
+
+class FileUnreadable(ConsumerError):
+    """The file cannot be read, or is not the one that was learned from before."""
+
+
+class FileSource:
+    """The lines of a file (``.gz`` too; ``-`` for standard input) as a `Source` with one partition.
+
+    A line's offset is that of its last byte, so that the position after it is where the next line begins.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.topic = str(path) if str(path) == STDIN else str(path.resolve())
+        self.size_bytes = 0  # on the disk; 0 where it is not known
+        self._path = path
+        self._file: IO[bytes] | None = None
+        self._raw: IO[bytes] | None = None
+        self._position = 0
+        self.is_at_end = False
+
+    @property
+    def done_bytes(self) -> int:
+        """Bytes read so far, as `size_bytes` counts them."""
+        return self._raw.tell() if self._raw is not None and self._raw.seekable() else self._position
+
+    def identity(self) -> Identity:
+        """A file has no identity but its name."""
+        return Identity(None, None)
+
+    def start(self, positions: Mapping[int, int]) -> dict[int, int]:
+        """Opens the file at its position.
+
+        Raises:
+            FileUnreadable: it cannot be opened, or is shorter than what was learned from it before.
+        """
+        self._position = positions.get(0, 0)
+        try:
+            self._open()
+        except OSError as error:
+            raise FileUnreadable(f"cannot read {self._path}: {error.strerror or error}") from error
+        return {0: self._position}
+
+    def _open(self) -> None:
+        if self.topic == STDIN:
+            self._position = 0
+            self._file = sys.stdin.buffer
+            return
+        self._raw = self._path.open("rb")
+        self.size_bytes = self._path.stat().st_size
+        is_compressed = self._path.suffix == ".gz"
+        self._file = cast(IO[bytes], gzip.GzipFile(fileobj=self._raw)) if is_compressed else self._raw
+        if self._file.seek(self._position) < self._position or (not is_compressed and self.size_bytes < self._position):
+            raise FileUnreadable(
+                f"{self._path} was learned up to byte {self._position}, but is shorter now: "
+                "it is another file; give it another name, or another checkpoint folder"
+            )
+
+    def poll(self, timeout_s: float) -> list[Fetch]:
+        """The next lines; nothing at the end of the file."""
+        assert self._file is not None
+        offsets: list[int] = []
+        values: list[bytes | None] = []
+        position = self._position
+        try:
+            while len(values) < FETCH_LINES and (line := self._file.readline()):
+                position += len(line)
+                if not line.isspace():
+                    offsets.append(position - 1)
+                    values.append(line)
+        except (OSError, EOFError) as error:
+            raise FileUnreadable(f"cannot read {self._path} after byte {position}: {error}") from error
+        self.is_at_end = not values
+        self._position = position
+        if not values:
+            return []
+
+        def build_record(index: int) -> Record:
+            return Record(self.topic, 0, offsets[index], -1, None, values[index], ())
+
+        return [Fetch(0, offsets, values, build_record)]
+
+    def end_positions(self) -> dict[int, int]:
+        """Not known: a file is read to its end."""
+        return {}
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """A file keeps no positions."""
+
+    def refresh(self) -> dict[int, int]:
+        """A file has one partition."""
+        return {}
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._raw is not None:
+            self._raw.close()
+
+
+class FileReport(msgspec.Struct, kw_only=True):
+    """What `learn_file` did.
+
+    Args:
+        events: learned from in this run; `seconds` is its time without start-up.
+        rejected: counts by reason, `rejected_samples` the first few messages.
+        metrics: progressive metrics, over all that the model ever learned.
+    """
+
+    events: int
+    seconds: float
+    events_per_second: float
+    rejected: dict[str, int]
+    rejected_samples: list[str]
+    unlabelled: int
+    metrics: dict[str, Any]
+    checkpoint: str | None = None
+
+
+class _Samples:
+    """Dead letters of a file: the file itself still has them, so the first few are only shown."""
+
+    def __init__(self) -> None:
+        self.first: list[tuple[Record, str]] = []
+
+    def send(self, record: Record, stage: str, reason: str, message: str) -> None:
+        if len(self.first) < MAX_SAMPLES:
+            self.first.append((record, message))
+
+    def flush(self, timeout_s: float) -> None:
+        pass
+
+
+def learn_file(
+    path: Path,
+    model_config: ModelConfig,
+    event_format: EventFormat,
+    checkpoint_dir: Path | None = None,
+    checkpoint_keep: int = 3,
+    on_progress: Callable[[int, int, int], None] = lambda bytes_done, bytes_total, events: None,
+    checkpoint_seconds: float = 60.0,
+    stop: StopSignal | None = None,
+) -> FileReport:
+    """Learns from `path`, event by event, each predicted before it is learned from.
+
+    With `checkpoint_dir` it goes on from the newest checkpoint there, in the file too where it has been learned from
+    before, and saves one at the end.
+
+    Raises:
+        FileUnreadable: see `FileSource`.
+        CheckpointError: the checkpoint cannot be gone on from.
+    """
+    tables = Tables.create(model_config)
+    model = OnlineModel(tables)
+    model.warm_up()
+    source = FileSource(path)
+    samples = _Samples()
+    saver, loaded = None, None
+    if checkpoint_dir is not None:
+        store = CheckpointStore(checkpoint_dir, checkpoint_keep)
+        loaded = store.load_newest(describe_configuration(model_config, event_format), tables.tensors)
+        saver = Saver(store, tables)
+    decoder = EventDecoder(event_format, model_config.task, model_config.n_rows)
+    loop = LearnLoop(model, source, decoder, samples, saver, checkpoint_seconds)
+    if loaded is not None:
+        loop.resume(loaded)
+    loop.status.rejected, loop.status.unlabelled = {}, 0
+    n_before = model.n_events
+    loop.start()
+    start = time.perf_counter()
+    try:
+        _read_to_end(
+            loop, source, stop, lambda: on_progress(source.done_bytes, source.size_bytes, model.n_events - n_before)
+        )
+        seconds = time.perf_counter() - start
+        saved = loop.checkpoint_now()
+    finally:
+        source.close()
+        if saver is not None:
+            saver.close()
+    if saved is not None and saved.error is not None:
+        raise saved.error
+    n_events = model.n_events - n_before
+    return FileReport(
+        events=n_events,
+        seconds=seconds,
+        events_per_second=n_events / seconds if seconds > 0 else 0.0,
+        rejected=loop.status.rejected,
+        rejected_samples=[
+            f"{path}:{_line_number(path, record.offset)}: {message}" for record, message in samples.first
+        ],
+        unlabelled=loop.status.unlabelled,
+        metrics=model.report(),
+        checkpoint=loop.status.checkpoint.path,
+    )
+
+
+def _read_to_end(loop: LearnLoop, source: FileSource, stop: StopSignal | None, on_progress: Callable[[], None]) -> None:
+    while not source.is_at_end and not (stop is not None and stop.is_set()):
+        for fetch in source.poll(0.0):
+            loop.apply(fetch)
+        loop.tend()
+        on_progress()
+
+
+def _line_number(path: Path, offset: int) -> str:
+    """The line that holds the byte at `offset`; for a stream that is gone, the byte."""
+    if str(path) == STDIN:
+        return f"byte {offset}"
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        n_lines = 0
+        while offset > 0 and (block := cast(io.BufferedIOBase, file).read(min(offset, 1 << 20))):
+            n_lines += block.count(b"\n")
+            offset -= len(block)
+    return str(n_lines + 1)

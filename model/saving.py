@@ -1,0 +1,118 @@
+"""Checkpoints without stopping: a shadow of the tables, and a thread that writes it."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import msgspec
+import torch
+from numba import njit
+
+from model import kernel
+from model.checkpoint import CheckpointError, CheckpointInfo, CheckpointStore
+from model.tables import Tables
+
+ROW_TENSORS = ("table", "numbers", "touched")  # copied row by row; the others are small and copied whole
+
+
+@njit(cache=True, nogil=True)
+def _copy_changed(since, table, numbers, touched, to_table, to_numbers, to_touched):  # type: ignore[no-untyped-def]
+    n = 0
+    for row in range(len(touched)):
+        if touched[row] > since:
+            to_table[row] = table[row]
+            to_numbers[row] = numbers[row]
+            to_touched[row] = touched[row]
+            n += 1
+    return n
+
+
+class Shadow:
+    """A copy of all tensors of `tables`, brought up to date by copying only the rows that changed."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self.tensors = {name: tensor.clone() for name, tensor in tables.tensors.items()}
+        self._since = self._now()
+
+    def refresh(self) -> int:
+        """Copies what changed since the last time; returns how many rows that were. For the writer, between chunks."""
+        live = self._tables.tensors
+        n_rows: int = _copy_changed(
+            self._since,
+            *(live[name].numpy() for name in ROW_TENSORS),
+            *(self.tensors[name].numpy() for name in ROW_TENSORS),
+        )
+        for name, tensor in live.items():
+            if name not in ROW_TENSORS:
+                self.tensors[name].copy_(tensor)
+        self._since = self._now()
+        return n_rows
+
+    def _now(self) -> int:
+        return int(self._tables.tensors["state"][kernel.EVENTS])
+
+
+class Saved(msgspec.Struct, frozen=True):
+    """What became of one attempt to save.
+
+    Args:
+        started_at: Unix time.
+        pause_s: seconds that the learner stood still, copying.
+        duration_s: seconds until the checkpoint was durable.
+        info: the checkpoint, or None where `error` says why there is none.
+        positions: next offsets that it holds.
+    """
+
+    started_at: float
+    pause_s: float
+    duration_s: float
+    info: CheckpointInfo | None
+    error: CheckpointError | None
+    positions: dict[str, int]
+
+
+class Saver:
+    """Saves checkpoints of one model, one at a time, from a thread of its own."""
+
+    def __init__(self, store: CheckpointStore, tables: Tables) -> None:
+        self.store = store
+        self._shadow = Shadow(tables)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[Saved] | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a save was begun whose result has not been taken."""
+        return self._pending is not None
+
+    def begin(self, *, positions: dict[str, int], **manifest: Any) -> None:
+        """Copies the changed rows, then saves them in the background with what `CheckpointStore.save` wants to know."""
+        started_at, start = time.time(), time.perf_counter()
+        self._shadow.refresh()
+        pause_s = time.perf_counter() - start
+        self._pending = self._thread.submit(self._save, started_at, start, pause_s, positions, manifest)
+
+    def take_result(self, wait: bool = False) -> Saved | None:
+        """The result of the save that was begun, once; None while it runs, or where there is none."""
+        if self._pending is None or not (wait or self._pending.done()):
+            return None
+        saved = self._pending.result()
+        self._pending = None
+        return saved
+
+    def close(self) -> None:
+        """Waits for a save under way and ends the thread."""
+        self._thread.shutdown(wait=True)
+
+    def _save(
+        self, started_at: float, start: float, pause_s: float, positions: dict[str, int], manifest: dict[str, Any]
+    ) -> Saved:
+        info, error = None, None
+        try:
+            info = self.store.save(self._shadow.tensors, positions=positions, **manifest)
+        except CheckpointError as failure:
+            error = failure
+        return Saved(started_at, pause_s, time.perf_counter() - start, info, error, positions)
