@@ -64,7 +64,8 @@ def make_ways(embed: FlexiHashEmbedding, X: list[dict[str, float]]) -> dict[str,
     hasher = FeatureHasher(N_ROWS, alternate_sign=False)
 
     def scale() -> Tensor:
-        return lookup(torch.from_numpy(rows)) * torch.from_numpy(values).float()[:, None]  # (nnz, D)
+        vectors: Tensor = lookup(torch.from_numpy(rows))
+        return vectors * torch.from_numpy(values).float()[:, None]  # (nnz, D)
 
     def upstream_from_dicts() -> Tensor:
         coo = hasher.transform(X).tocoo()
@@ -74,7 +75,8 @@ def make_ways(embed: FlexiHashEmbedding, X: list[dict[str, float]]) -> dict[str,
 
     def embedding_bag() -> Tensor:
         weights = torch.from_numpy(values).float()
-        return bag(torch.from_numpy(rows), torch.from_numpy(offsets), per_sample_weights=weights)
+        pooled: Tensor = bag(torch.from_numpy(rows), torch.from_numpy(offsets), per_sample_weights=weights)
+        return pooled
 
     pooling: dict[str, Way] = {
         OURS: lambda: embed.pool(rows, offsets, values),

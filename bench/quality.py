@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -30,6 +31,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from bench.peers import PEERS, Peer
 from bench.streams import STREAMS, Event, Stream, write_events
 from model.config import Task
+from model.metrics import PROBABILITY_CLIP
 
 # What the model must reach: log loss (binary) or mean absolute error (regression) over a whole stream, each event
 # predicted before it is learned from. These are the figures that the learner's design was accepted with.
@@ -47,7 +49,6 @@ TARGETS = {
 AUC_TARGETS = {"flights": 0.807}
 BINARY_TOLERANCE = 0.002  # absolute: what another seed may move
 REGRESSION_TOLERANCE = 0.01  # of the target
-P_MIN = 1e-3  # a peer's probability counts as at least this far from 0 and 1, so that no single event decides
 LEARN_TIMEOUT_S = 600
 
 
@@ -112,6 +113,7 @@ def learn(stream: Stream, events: Sequence[Event]) -> Score:
             text=True,
             check=False,
             timeout=LEARN_TIMEOUT_S,
+            env={name: value for name, value in os.environ.items() if not name.startswith("FLEXIHASH_")},
         )
     if run.returncode != 0:
         raise SystemExit(f"flexihash learn failed on {stream.name}: {run.stderr.strip()[-2000:]}")
@@ -134,7 +136,7 @@ def loss(task: Task, predictions: Sequence[float], labels: Sequence[float]) -> f
     """Log loss of probabilities (binary) or mean absolute error; NaN where a prediction is."""
     predicted, actual = np.asarray(predictions, np.float64), np.asarray(labels, np.float64)
     if task is Task.BINARY:
-        p = np.clip(predicted, P_MIN, 1.0 - P_MIN)
+        p = np.clip(predicted, PROBABILITY_CLIP, 1.0 - PROBABILITY_CLIP)  # as the model's own metric does
         return float(-np.log(np.where(actual == 1.0, p, 1.0 - p)).mean())
     return float(np.abs(predicted - actual).mean())
 
@@ -186,7 +188,7 @@ def packages(libraries: Sequence[str]) -> list[tuple[str, str]]:
 def ours_cell(row: Row) -> str:
     """Our figure, in bold where it is the best of the row, and the seconds."""
     figure = f"{row.ours.value:.4f}"
-    if all(row.ours.value <= peer.value for peer in row.peers if np.isfinite(peer.value)):
+    if row.peers and all(row.ours.value <= peer.value for peer in row.peers if np.isfinite(peer.value)):
         figure = f"**{figure}**"
     auc = "" if row.ours.auc is None else f"AUC {row.ours.auc:.3f}, "
     return f"{figure} ({auc}{row.ours.seconds:.1f} s)"

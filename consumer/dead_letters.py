@@ -103,12 +103,15 @@ class DeadLetters:
         except ConsumerError as error:
             refusal = DeadLetterError if error.retriable else DeadLetterRefused
             raise refusal(f"{len(self._waiting)} dead letters wait for {self.topic}: {error}") from error
-        for letter in self._waiting:
-            if letter.future is None:
-                self._post(letter)
-        for letter in self._waiting:
-            self._await(letter, deadline)
-        self._waiting = deque(letter for letter in self._waiting if not _is_acknowledged(letter))
+        for _ in range(2):  # the second time with what the broker minded taken away, and for those beside it in a batch
+            for letter in self._waiting:
+                if letter.future is None:
+                    self._post(letter)
+            for letter in self._waiting:
+                self._await(letter, deadline)
+            self._waiting = deque(letter for letter in self._waiting if not _is_acknowledged(letter))
+            if all(letter.future is not None for letter in self._waiting):
+                break
         if self._waiting:
             self._complain()
 
@@ -128,6 +131,10 @@ class DeadLetters:
         self._producer = open_producer(
             self._connection,
             self.topic,
+            # An idempotent producer never works again once the broker refused one batch: it fails what comes after.
+            # A letter that is doubled by a retry does less harm.
+            enable_idempotence=False,
+            max_in_flight_requests_per_connection=1,  # keeps the order all the same
             linger_ms=5,
             compression_type="lz4",  # records that fitted only because their producer had compressed them fit again
             max_request_size=MAX_LETTER_BYTES,
@@ -155,34 +162,20 @@ class DeadLetters:
             return
         try:
             letter.future.get(timeout=max(0.0, deadline - monotonic()))
-        except InvalidTimestampError as error:
-            if letter.timestamp_ms is None:
-                letter.future, letter.error = None, error
-                return
-            letter.timestamp_ms = None  # the broker wants its own time; the record's is among the headers
-            self._post(letter)
-            self._await(letter, deadline)
         except KafkaError as error:
             letter.error = error
             if letter.future.is_done:
                 letter.future = None
+            if isinstance(error, InvalidTimestampError):
+                letter.timestamp_ms = None  # the broker sets its own; the record's is among the headers
 
     def _complain(self) -> None:
         """Raise for the letters that wait."""
         worst = next((letter for letter in self._waiting if isinstance(letter.error, REFUSALS)), self._waiting[0])
         text = f"{len(self._waiting)} dead letters are not acknowledged by {self.topic}: {worst.where}: {worst.error}"
-        if any(letter.future is None and not isinstance(letter.error, REFUSALS) for letter in self._waiting):
-            self._start_over()
         if isinstance(worst.error, REFUSALS):
             raise DeadLetterRefused(f"{text}; change the topic's settings (max.message.bytes?) or rights")
         raise DeadLetterError(text)
-
-    def _start_over(self) -> None:
-        """Send what waits through a new producer, next time: some errors stay with the one that had them."""
-        self.close()
-        for letter in self._waiting:
-            if not _is_acknowledged(letter):
-                letter.future = None
 
 
 class _NullableBytes(Serializer):  # type: ignore[misc]

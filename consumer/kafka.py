@@ -62,6 +62,7 @@ MAX_RECONNECT_BACKOFF_MS = 1_000  # the client's own 30 s would outlast a broker
 MAX_POLL_S = 0.5  # a poll cannot be woken, and a stop signal must not wait long
 PROBE_S = 5.0  # for a log's end: a fetch at the end is answered after 0.5 s
 MAX_FETCH_BYTES = 4 * 1024 * 1024  # of one partition in one answer; 1 MiB leaves the parser waiting between answers
+DENIALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, AuthorizationError)
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 
 
@@ -116,7 +117,7 @@ class KafkaConnection:
         match error:
             case ConsumerError():
                 return error
-            case SaslAuthenticationFailedError() | UnsupportedSaslMechanismError() | AuthorizationError():
+            case _ if isinstance(error, DENIALS):
                 return AccessDenied(f"Kafka at {servers} denies access: {text}; check username, password and rights")
             case CorruptRecordError() | UnsupportedCodecError():
                 return RecordUnreadable(f"Kafka at {servers} holds a record that cannot be read: {text}")
@@ -484,11 +485,17 @@ def _open(client_class: Any, connection: KafkaConnection, **settings: Any) -> An
     except Exception as error:
         for network in opened:
             network.close()
-        why = failures[-1] if failures and isinstance(error, KafkaTimeoutError) else error
-        raise connection.translate(why) from error
+        raise connection.translate(_cause(error, failures)) from error
     for network in opened:
         del network._manager.get_connection  # back to the class's own
     return client
+
+
+def _cause(error: Exception, failures: Sequence[Exception]) -> Exception:
+    if not isinstance(error, KafkaTimeoutError) or not failures:
+        return error
+    denials = [failure for failure in failures if isinstance(failure, DENIALS)]
+    return (denials or failures)[-1]
 
 
 def _remember_failures(manager: Any, failures: list[Exception]) -> None:

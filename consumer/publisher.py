@@ -24,6 +24,7 @@ from consumer.kafka import KafkaConnection, close_producer, create_topic, open_p
 MAX_IN_FLIGHT = 50_000  # events that `send` is ahead of the broker by; the client itself has no bound
 SEND_TIMEOUT_S = 60.0  # for the oldest of them to be acknowledged: longer than a broker takes to restart
 REST_S = 1.0  # after a failed attempt to connect: callers until then are told at once
+MAX_EVENT_BYTES = 1024 * 1024  # what a topic takes by default: refused here, it does not cost others their producer
 REFUSALS = (AuthorizationError, MessageSizeTooLargeError, PolicyViolationError, RecordListTooLargeError)
 
 
@@ -122,7 +123,7 @@ class Publisher:
                     linger_ms=5,
                     batch_size=256 * 1024,
                     compression_type="lz4",
-                    max_request_size=16 * 1024 * 1024,
+                    max_request_size=MAX_EVENT_BYTES,
                     max_block_ms=5_000,
                 )
             except ConsumerError as error:
@@ -154,13 +155,13 @@ class Publisher:
 
     def _complaint(self, errors: Sequence[Exception], n_sent: int, producer: Any) -> PublishError:
         refusals = [error for error in errors if isinstance(error, REFUSALS)]
-        if not all(isinstance(error, (KafkaTimeoutError, *REFUSALS)) for error in errors):
+        if not all(isinstance(error, KafkaTimeoutError) for error in errors):
             self._drop(producer)
         text = f"{len(errors)} of {n_sent} events are not acknowledged by {self.topic}: {(refusals or errors)[0]}"
         return PublishRefused(text) if refusals else PublishError(text)
 
     def _drop(self, producer: Any) -> None:
-        """Replace a producer at its next use: after some errors, such as a lost producer id, it never works again."""
+        """Replace a producer at its next use: once the broker refused a batch, an idempotent one never works again."""
         with self._lock:
             current = self._producer is not None and self._producer is producer
             if current:

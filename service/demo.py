@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -79,7 +80,7 @@ class Measurement:
     def percentile_ms(self, share: float) -> float | None:
         """The latency that `share` of the predictions stayed within (nearest rank); None before the first."""
         ordered = sorted(self.latencies_ms)
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)] if ordered else None
+        return ordered[max(math.ceil(share * len(ordered)) - 1, 0)] if ordered else None
 
     def note(self, model: dict[str, Any], now: float) -> None:
         """Take in an answer of GET /v1/model."""

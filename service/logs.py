@@ -67,6 +67,7 @@ class HidingFormatter(structlog.stdlib.ProcessorFormatter):
 
 def _shared_processors(process: str) -> list[Processor]:
     def add_process(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+        event.pop("color_message", None)  # uvicorn says everything a second time, for terminals
         event["process"] = process
         return event
 

@@ -32,7 +32,8 @@ class Parts:
         self.decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
         self.checkpoints = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep)
         self.publisher = Publisher(settings.connection, settings.topic)
-        self._publishing = CapacityLimiter(MAX_PUBLISHING)
+        self._threads = CapacityLimiter(MAX_PUBLISHING)
+        self._n_publishing = 0
 
     async def publish(self, work: Callable[[], Result]) -> Result:
         """Runs `work`, which waits for the broker, in a thread.
@@ -40,9 +41,13 @@ class Parts:
         Raises:
             Problem: 503; too many others wait already.
         """
-        if self._publishing.available_tokens < 1:
+        if self._n_publishing == MAX_PUBLISHING:
             raise unavailable(f"{MAX_PUBLISHING} requests are waiting for the broker already", "busy")
-        return await to_thread.run_sync(work, limiter=self._publishing, abandon_on_cancel=True)
+        self._n_publishing += 1
+        try:
+            return await to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)
+        finally:
+            self._n_publishing -= 1
 
     async def close(self) -> None:
         """Lets go of the tables and the broker; waits for neither."""

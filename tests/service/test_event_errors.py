@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
+import threading
 from typing import Any
 
+import httpx
 import pytest
+
+from service.parts import MAX_PUBLISHING
 
 GOOD = '{"features": {"carrier": "UA"}, "label": 1}'
 NDJSON = "application/x-ndjson"
@@ -115,11 +121,42 @@ def test_other_content_types_are_refused(api: Any, published: list[Any]) -> None
     assert detail == 'content type "text/plain" is not read here; send application/json or application/x-ndjson'
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # kafka-python drops a refused connection's socket
 def test_a_broker_that_is_away_is_a_503_that_asks_to_come_back(api: Any) -> None:
     response = api.post_text("/v1/events", GOOD)
     detail = check_problem(response, 503, reason="broker")
     assert detail.startswith("the events were not published: ")
     assert "127.0.0.1:9" in detail
     assert response.headers["retry-after"] == "1"
-    # Predictions don't need a broker.
+    gc.collect()  # the sockets, here and not in another test
+
+
+def test_predictions_need_no_broker(api: Any) -> None:
     assert api.post_text("/v1/predictions", '{"instances": [{}]}').status_code == 200
+
+
+def test_no_more_requests_wait_for_the_broker_than_have_a_thread(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = api.app.state.parts
+    release = threading.Event()
+
+    def wait(events: list[bytes]) -> list[tuple[int, int]]:
+        assert release.wait(30)
+        return [(0, 7)]
+
+    monkeypatch.setattr(parts.publisher, "publish", wait)
+
+    async def crowd() -> list[httpx.Response]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(api.app), base_url="http://api") as client:
+            headers = {"content-type": "application/json"}
+            calls = [
+                asyncio.create_task(client.post("/v1/events", content=GOOD, headers=headers))
+                for _ in range(MAX_PUBLISHING + 1)
+            ]
+            await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+            release.set()
+            return await asyncio.gather(*calls)
+
+    responses = api.run(crowd())
+    assert sorted(response.status_code for response in responses) == [200] * MAX_PUBLISHING + [503]
+    (refused,) = [response for response in responses if response.status_code == 503]
+    check_problem(refused, 503, reason="busy")

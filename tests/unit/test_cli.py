@@ -1,0 +1,256 @@
+"""The command line: what it prints, where, and how it ends when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service import cli
+from service.demo import Measurement
+from service.settings import PREFIX, Settings
+from service.supervisor import bind_socket
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command in an empty folder; gives its exit code, stdout and stderr."""
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["flexihash", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capfd.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+def write_events(path: Path, labels: list[int]) -> Path:
+    """Events whose only feature gives the label away."""
+    lines = [json.dumps({"features": {"color": "red" if label else "blue"}, "label": label}) for label in labels]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("command", ["serve", "learn", "produce", "inspect", "demo"])
+def test_every_command_explains_itself(run: Run, command: str) -> None:
+    code, out, err = run(command, "--help")
+    assert (code, err) == (0, "")
+    assert f"Usage: flexihash {command} " in out
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"flexihash {version('flexihash')}\n", "")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    heavy = "('torch', 'numba', 'sklearn', 'numpy', 'kafka', 'fastapi', 'pydantic', 'msgspec')"
+    code = (
+        "import sys, atexit, service.cli\n"
+        f"atexit.register(lambda: print([name for name in {heavy} if name in sys.modules], file=sys.stderr))\n"
+        "sys.argv = ['flexihash', '--help']\n"
+        "service.cli.main()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stderr == "[]\n"
+
+
+def test_options_of_serve_are_settings() -> None:
+    (serve,) = (command for command in cli.app.registered_commands if command.callback is cli.serve)
+    assert serve.callback is not None
+    options = set(serve.callback.__annotations__) - {"return"}
+    assert options <= set(Settings.model_fields)
+
+
+def test_wrong_setting_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("serve", "--task", "guess") == (
+        2,
+        "",
+        "flexihash: --task guess: must be 'binary', 'regression', 'counts' or 'quantile'\n",
+    )
+    monkeypatch.setenv("FLEXIHASH_TOPIK", "a")
+    code, _, err = run("serve")
+    assert (code, err) == (
+        2,
+        "flexihash: FLEXIHASH_TOPIK is no setting; did you mean FLEXIHASH_TOPIC? Otherwise unset it\n",
+    )
+
+
+def test_port_in_use_is_one_line(run: Run) -> None:
+    with bind_socket("127.0.0.1", 0) as taken:
+        code, out, err = run("serve", "--port", taken.getsockname()[1])
+    assert (code, out) == (2, "")
+    assert err.startswith("flexihash: cannot listen on 127.0.0.1:")
+    assert err.count("\n") == 1
+
+
+def test_learn_prints_metrics_beside_the_baseline(run: Run, tmp_path: Path) -> None:
+    file = write_events(tmp_path / "events.ndjson", [1, 0] * 50)
+    code, out, err = run("learn", file, "--n-rows", 1024)
+    assert (code, err) == (0, "")
+    assert "100 events learned in " in out
+    (row,) = (line for line in out.splitlines() if "log loss" in line)
+    mine, baseline = (float(cell) for cell in row.replace("│", " ").split()[2:4])
+    assert mine < baseline
+    assert baseline == pytest.approx(0.69, abs=0.02)
+
+
+def test_learn_prints_json(run: Run, tmp_path: Path) -> None:
+    file = write_events(tmp_path / "events.ndjson", [1, 0] * 50)
+    file.write_text(file.read_text() + "no json\n")
+    code, out, err = run("learn", file, "--json", "--n-rows", 1024, "--checkpoint-dir", tmp_path / "checkpoints")
+    report: dict[str, Any] = json.loads(out)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert report["events"] == report["window"]["events"] == 100
+    assert report["log_loss"] < report["baseline_log_loss"]
+    assert report["auc"] == pytest.approx(1.0, abs=0.02)
+    assert report["events_per_second"] == pytest.approx(100 / report["seconds"])
+    assert report["rejected"] == {"not_json": 1}
+    assert report["rejected_samples"][0].startswith(f"{file}:101: ")
+
+    write_events(file, [1, 0] * 60)
+    code, out, _ = run(
+        "learn", tmp_path / "events.ndjson", "--json", "--n-rows", 1024, "--checkpoint-dir", "checkpoints"
+    )
+    assert code == 0
+    assert json.loads(out)["window"]["events"] > 100  # it went on from the checkpoint
+
+
+def test_learn_from_nothing_that_fits_says_so(run: Run, tmp_path: Path) -> None:
+    file = write_events(tmp_path / "events.ndjson", [1])
+    code, out, err = run("learn", file, "--label-field", "late", "--n-rows", 1024)
+    assert code == 1
+    assert "1 events had no label" in out
+    assert err == (
+        f"flexihash: {file}: no event was learned; do --label-field and --features-field name what is in it?\n"
+    )
+
+
+def test_learn_of_an_absent_file_is_one_line(run: Run) -> None:
+    assert run("learn", "nowhere.ndjson") == (
+        2,
+        "",
+        "flexihash: cannot read nowhere.ndjson: No such file or directory\n",
+    )
+
+
+def test_inspect_shows_lists_and_finds_damage(run: Run, tmp_path: Path) -> None:
+    file = write_events(tmp_path / "events.ndjson", [1, 0] * 5)
+    run("learn", file, "--json", "--n-rows", 1024, "--checkpoint-dir", "kept")
+    code, out, _ = run("inspect", "kept", "--json")
+    (listed,) = json.loads(out)["checkpoints"]
+    assert (code, listed["events"], listed["problem"]) == (0, 10, None)
+
+    code, out, _ = run("inspect", listed["path"], "--json")
+    found = json.loads(out)
+    assert (code, found["problem"], found["events"]) == (0, None, 10)
+    assert found["configuration"]["n_rows"] == 1024
+    assert found["positions"] == {f"{file}:0": file.stat().st_size}
+    assert found["occupancy"] == 2 / 1024
+    assert found["tensors"]["touched"] == {"shape": [1024], "dtype": "int64", "bytes": 8192}
+
+    code, out, _ = run("inspect", listed["path"])
+    assert code == 0
+    assert "0.2% of 1,024" in out
+    code, out, _ = run("inspect", "kept")
+    assert Path(listed["path"]).name in out
+
+    tensors = Path(listed["path"]) / "model.safetensors"
+    content = bytearray(tensors.read_bytes())
+    content[-1] ^= 1
+    tensors.write_bytes(content)
+    code, out, err = run("inspect", listed["path"])
+    assert (code, err) == (1, "")
+    assert out.splitlines()[1].startswith("damaged: model.safetensors ")
+    code, out, _ = run("inspect", listed["path"], "--json")
+    assert code == 1
+    assert json.loads(out)["problem"].startswith("model.safetensors ")
+
+
+def test_inspect_of_what_is_not_there(run: Run, tmp_path: Path) -> None:
+    assert run("inspect", "nowhere") == (
+        2,
+        "",
+        "flexihash: nowhere: there is no such folder; a checkpoint is a folder in checkpoint_dir\n",
+    )
+    code, out, _ = run("inspect", tmp_path)
+    assert code == 1
+    assert out.endswith("there are no checkpoints in this folder\n")
+
+
+def test_produce_writes_files(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("produce", "synthetic", "--limit", 7, "--out", "synthetic.ndjson")
+    assert (code, out) == (0, "")
+    assert err.startswith("7 events in ")
+    events = [json.loads(line) for line in (tmp_path / "synthetic.ndjson").read_text().splitlines()]
+    assert [sorted(event) for event in events] == [["features", "id", "label", "timestamp"]] * 7
+
+    code, out, _ = run("produce", "synthetic.ndjson", "--limit", 2, "--out", "-")
+    assert (code, [json.loads(line) for line in out.splitlines()]) == (0, events[:2])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("flights", "--rate", "fast"), "--rate"),
+        (("flights", "--rate", "0"), "--rate"),
+        (("flights", "--rate", "nan"), "--rate"),
+        (("flights", "--rate", "5", "--out", "f"), "--out"),
+        (("flights", "--topic", "t", "--out", "f"), "--out"),
+        (("synthetic", "--out", "f"), "--limit"),
+    ],
+)
+def test_produce_refuses_what_makes_no_sense(run: Run, arguments: tuple[str, ...], word: str) -> None:
+    code, out, err = run("produce", *arguments)
+    assert (code, out) == (2, "")
+    assert f"Invalid value for {word}" in err
+
+
+def test_produce_of_an_absent_file_is_one_line(run: Run) -> None:
+    code, out, err = run("produce", "nowhere.ndjson", "--out", "f")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("flexihash: cannot read nowhere.ndjson: ")
+
+
+def test_our_own_faults_keep_their_traceback() -> None:
+    assert cli.explain(KeyError("x")) == []
+    assert cli.explain(OSError("no file")) == []
+    assert cli.explain(PermissionError(13, "Permission denied", "x")) == ["x: permission denied"]
+
+
+def test_demo_measures_from_before_the_first_event_to_the_last() -> None:
+    seen = Measurement(idle_at=1.0)
+    assert seen.summary()["events_per_second"] == 0.0
+    assert seen.summary()["predict_p99_ms"] is None
+    for now, n_events in ((2.0, 0), (3.0, 100), (4.0, 400), (5.0, 400)):
+        metrics = {"log_loss": 0.4, "auc": 0.8, "baseline_log_loss": 0.5}
+        seen.note({"version": {"events": n_events}, "metrics": metrics}, now)
+    seen.latencies_ms.extend(float(ms) for ms in range(1, 101))
+    seen.n_predictions = 100
+    assert seen.summary() == {
+        "events": 400,
+        "events_per_second": 200.0,
+        "log_loss": 0.4,
+        "auc": 0.8,
+        "baseline_log_loss": 0.5,
+        "predictions": 100,
+        "predict_p50_ms": 50.0,
+        "predict_p99_ms": 99.0,
+    }
