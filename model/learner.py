@@ -85,6 +85,10 @@ class OnlineModel:
         self._n_features = 64
         self._scratch = kernel.make_scratch(self._n_features)
 
+    def __reduce__(self) -> tuple[type[OnlineModel], tuple[Tables]]:
+        """Copies by the tables alone: everything else looks into them."""
+        return OnlineModel, (self.tables,)
+
     @property
     def config(self) -> ModelConfig:
         return self.tables.config
