@@ -1,7 +1,7 @@
 """The model under River's interface, for programs written for River; needs the extra ``[river]``.
 
-    from model.estimators import FlexiHashClassifier
-    evaluate.progressive_val_score(dataset, FlexiHashClassifier(), metrics.LogLoss())
+from model.estimators import FlexiHashClassifier
+evaluate.progressive_val_score(dataset, FlexiHashClassifier(), metrics.LogLoss())
 """
 
 from __future__ import annotations

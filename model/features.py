@@ -75,13 +75,17 @@ def flatten(features: Mapping[str, Any], rules: FeatureRules) -> list[Feature]:
     return flat
 
 
-def _flatten_object(features: Mapping[str, Any], prefix: str, rules: FeatureRules, depth: int, flat: list[Feature]) -> None:
+def _flatten_object(
+    features: Mapping[str, Any], prefix: str, rules: FeatureRules, depth: int, flat: list[Feature]
+) -> None:
     has_globs = bool(rules.categorical_features or rules.numeric_features)
     for key, value in features.items():
         name = prefix + key
         if len(name) > rules.max_key_length:
             raise FeatureError(
-                name[:80], "key_too_long", f'"{name[:80]}..." has {len(name)} characters, more than {rules.max_key_length}'
+                name[:80],
+                "key_too_long",
+                f'"{name[:80]}..." has {len(name)} characters, more than {rules.max_key_length}',
             )
         if type(value) is str and not has_globs:
             flat.append((name, value))
@@ -169,7 +173,9 @@ def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
     Raises:
         FeatureError: a name cannot be written in UTF-8 (a lone surrogate).
     """
-    flat = [[(name, value or ZERO) if type(value) is float else (name, value) for name, value in event] for event in events]
+    flat = [
+        [(name, value or ZERO) if type(value) is float else (name, value) for name, value in event] for event in events
+    ]
     try:
         rows, offsets, values = transform(flat, n_rows, np.float64, False, 0)
     except UnicodeEncodeError as error:

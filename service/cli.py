@@ -90,7 +90,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, fo
 def main() -> None:
     """Entry point of the `flexihash` command: what a user did wrong is told in a line and ends with exit code 2."""
     try:
-        app()
+        app(prog_name="flexihash")  # as `python -m service` too
     except Exception as error:
         if not (lines := explain(error)):
             raise
@@ -302,7 +302,7 @@ def _show_report(report: FileReport, settings: Settings) -> None:
     for reason, n_events in sorted(report.rejected.items()):
         console.print(f"{n_events:,} events rejected: {reason}", style="yellow")
     for sample in report.rejected_samples:
-        console.print(f"  {sample}", markup=False, highlight=False)
+        console.print(f"  {sample}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _metrics_table(metrics: dict[str, Any], task: str) -> Any:

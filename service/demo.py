@@ -256,7 +256,8 @@ class _Family:
     def explain(self, command: str, problem: str) -> DemoError:
         """An error with the last lines of a child's log."""
         lines = self._log(command).read_text(errors="replace").splitlines()[-LOG_LINES:]
-        return DemoError("\n".join([f"flexihash {command} {problem}; its log ends with:", *lines]))
+        heading = f"{command} {problem}; its log " + ("ends with:" if lines else "is empty")
+        return DemoError("\n".join([heading, *lines]))
 
     def __exit__(self, *_: object) -> None:
         running = [process for process in self._processes.values() if process.poll() is None]

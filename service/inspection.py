@@ -69,10 +69,12 @@ def show_checkpoint(found: dict[str, Any]) -> None:
     """Print what `inspect_checkpoint` found, for people."""
     console = Console()
     if found["problem"]:
-        console.print(f"{found['path']}\ndamaged: {found['problem']}", style="red", highlight=False, markup=False)
+        console.print(
+            f"{found['path']}\ndamaged: {found['problem']}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
         return
     table = Table(show_header=False, box=None, highlight=True)
-    table.add_row("checkpoint", f"{found['path']} (whole: every byte is as it was written)")
+    console.print(f"{found['path']} is whole: every byte is as it was written", soft_wrap=True, markup=False)
     table.add_row("events", f"{found['events']:,}")
     table.add_row("created", found["created_at"])
     table.add_row("size", describe_bytes(found["size_bytes"]))
@@ -95,14 +97,19 @@ def show_list(found: dict[str, Any]) -> None:
     """Print what `list_checkpoints` found, for people."""
     console = Console()
     if found["problem"]:
-        console.print(f"{found['path']}: {found['problem']}", style="red", highlight=False, markup=False)
+        console.print(
+            f"{found['path']}: {found['problem']}", style="red", highlight=False, markup=False, soft_wrap=True
+        )
         return
-    table = Table("checkpoint", "events", "created", "size", "problem", title=found["path"], title_justify="left")
+    table = Table(box=None)
+    for heading in ("checkpoint", "events", "created, UTC", "size"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("problem", overflow="fold")
     for one in found["checkpoints"]:
         table.add_row(
             Path(one["path"]).name,
             "" if one["events"] is None else f"{one['events']:,}",
-            one["created_at"] or "",
+            (one["created_at"] or "").removesuffix("+00:00").replace("T", " "),
             "" if one["size_bytes"] is None else describe_bytes(one["size_bytes"]),
             one["problem"] or "",
         )

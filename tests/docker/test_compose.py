@@ -104,7 +104,9 @@ def position(composed: Composed) -> int:
 
 def wait_for_events(composed: Composed, n_events: int) -> None:
     wait_until(
-        lambda: composed.ask("/v1/model")["version"]["events"] >= n_events, LEARN_S, f"{n_events} events are not learned"
+        lambda: composed.ask("/v1/model")["version"]["events"] >= n_events,
+        LEARN_S,
+        f"{n_events} events are not learned",
     )
 
 

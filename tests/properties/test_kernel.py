@@ -133,9 +133,7 @@ def test_predict_changes_nothing_and_foretells_learn(
         max_size=60,
     ),
 )
-def test_nothing_is_ever_not_finite(
-    task: Task, n_rows: int, stream: list[tuple[dict[str, Any], float, float]]
-) -> None:
+def test_nothing_is_ever_not_finite(task: Task, n_rows: int, stream: list[tuple[dict[str, Any], float, float]]) -> None:
     model = make_model(task, n_rows)
     batch = hash_events([features for features, _, _ in stream], n_rows)
     labels = np.array([abs(label) if task is Task.COUNTS else label for _, label, _ in stream])

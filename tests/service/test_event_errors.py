@@ -121,7 +121,9 @@ def test_other_content_types_are_refused(api: Any, published: list[Any]) -> None
     assert detail == 'content type "text/plain" is not read here; send application/json or application/x-ndjson'
 
 
-@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # kafka-python drops a refused connection's socket
+@pytest.mark.filterwarnings(
+    "ignore:unclosed <socket:ResourceWarning"
+)  # kafka-python drops a refused connection's socket
 def test_a_broker_that_is_away_is_a_503_that_asks_to_come_back(api: Any) -> None:
     response = api.post_text("/v1/events", GOOD)
     detail = check_problem(response, 503, reason="broker")

@@ -95,7 +95,9 @@ def answer_request(api: Any, learner: Any, **checkpoint: Any) -> httpx.Response:
 
 
 def test_a_checkpoint_is_saved_on_request(api: Any, learner: Any) -> None:
-    learner.report(checkpoint=CheckpointStatus(path="old", saved_at=time.time() - 50, error="x", failed_at=time.time() - 60))
+    learner.report(
+        checkpoint=CheckpointStatus(path="old", saved_at=time.time() - 50, error="x", failed_at=time.time() - 60)
+    )
     response = answer_request(
         api, learner, path="/c/1", events=3, saved_at="now", duration_s=0.5, pause_s=0.01, size_bytes=99
     )
@@ -116,7 +118,9 @@ def test_no_checkpoint_without_a_learner(api: Any, learner: Any) -> None:
     learner.report(state="restoring")
     response = api.post("/v1/checkpoints")
     assert response.status_code == 503
-    assert response.json()["detail"] == "there is no learner to save a checkpoint: the learner is restoring a checkpoint"
+    assert (
+        response.json()["detail"] == "there is no learner to save a checkpoint: the learner is restoring a checkpoint"
+    )
     assert not (learner.directory / CHECKPOINT_REQUEST).exists()
 
 
@@ -157,7 +161,13 @@ def test_metrics_tell_of_the_learner(api: Any, learner: Any) -> None:
         unlabelled=4,
         events_per_second=12.5,
         checkpoint=CheckpointStatus(
-            path="/c", events=2, saved_at=time.time() - 30, duration_s=0.5, pause_s=0.01, size_bytes=99, set_aside=["/d"]
+            path="/c",
+            events=2,
+            saved_at=time.time() - 30,
+            duration_s=0.5,
+            pause_s=0.01,
+            size_bytes=99,
+            set_aside=["/d"],
         ),
     )
     metrics = read_metrics(api)
@@ -230,7 +240,15 @@ def test_the_token_is_asked_for_and_compared(open_api: Any, learner: Any) -> Non
         ("GET", "/v1/checkpoints"),
     ]
     for method, path in calls:
-        for authorization in (None, "Bearer wrong", "Bearer s3cre", "Bearer s3cret2", "Basic s3cret", "s3cret", "Bearer ü"):
+        for authorization in (
+            None,
+            "Bearer wrong",
+            "Bearer s3cre",
+            "Bearer s3cret2",
+            "Basic s3cret",
+            "s3cret",
+            "Bearer ü",
+        ):
             headers = {"authorization": authorization.encode()} if authorization else {}
             response = api.call(method, path, headers=headers)
             assert response.status_code == 401, (path, authorization)
