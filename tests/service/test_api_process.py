@@ -40,10 +40,12 @@ class Worker:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.address[1]}"
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, learner: Any) -> None:
+        """Waits for a 200 from /readyz; the learner goes on reporting meanwhile, as a real one does."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
             assert self.process.poll() is None, self.process.communicate()[1]
+            learner.report()
             try:
                 if httpx.get(f"{self.url}/readyz", timeout=START_TIMEOUT_S).status_code == 200:
                     return
@@ -67,7 +69,7 @@ def worker(settings: Any, learner: Any) -> Iterator[Worker]:
 
 def test_it_serves_and_on_sigterm_finishes_what_was_begun(worker: Worker, learner: Any) -> None:
     learner.learn({"carrier": "UA"}, 1, times=3)
-    worker.wait_until_ready()
+    worker.wait_until_ready(learner)
     body = b'{"instances": [{"carrier": "UA"}]}'
     head = f"POST /v1/predictions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     with socket.create_connection(worker.address, timeout=30) as connection:
@@ -88,7 +90,7 @@ def test_it_serves_and_on_sigterm_finishes_what_was_begun(worker: Worker, learne
 
 
 def test_a_client_that_sends_too_much_gets_its_answer(worker: Worker, learner: Any) -> None:
-    worker.wait_until_ready()
+    worker.wait_until_ready(learner)
 
     def pieces() -> Iterator[bytes]:
         for _ in range(200):
@@ -114,7 +116,7 @@ def test_workers_add_up_their_requests(settings: Any, learner: Any, tmp_path: Pa
     workers = [Worker(settings, PROMETHEUS_MULTIPROC_DIR=str(folder)) for _ in range(2)]
     try:
         for worker in workers:
-            worker.wait_until_ready()
+            worker.wait_until_ready(learner)
             httpx.post(f"{worker.url}/v1/predictions", json={"instances": [{}]}).raise_for_status()
         metrics = httpx.get(f"{workers[0].url}/metrics").text
     finally:

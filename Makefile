@@ -1,0 +1,60 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3.11
+# PyTorch's CPU index, for instance; pip goes on at once where it is empty or not reached.
+TORCH_INDEX_URL ?=
+PIP := .venv/bin/python -m pip --disable-pip-version-check -q
+RUN := .venv/bin/python -m
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+SCATTER := .venv/.scatter
+READY := .venv/.ready
+
+help: ## Show what can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Build .venv with all that the demo and the tests need
+
+$(READY): pyproject.toml constraints.txt
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
+	$(PIP) install --retries 0 $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) "$$(grep -i '^torch==' constraints.txt)"
+	$(PIP) install -c constraints.txt -e '.[demo,river,dev]'
+	touch $@
+
+$(SCATTER): $(READY)
+	MAX_JOBS=1 $(PIP) install --no-build-isolation -c constraints.txt torch-scatter
+	touch $@
+
+scatter: $(SCATTER) ## Compile torch-scatter into .venv (4 minutes)
+
+demo: $(READY) ## Learn real flights from an embedded broker while predicting them over HTTP
+	.venv/bin/flexihash demo
+
+test: $(READY) ## Run all tests; those on Apache Kafka too where KAFKA_HOME names its folder
+	$(RUN) pytest
+
+check: $(READY) ## Check style, types and import directions
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: $(READY) ## Measure quality against the targets and peers, pooling, and decoding
+	$(PIP) install -c constraints.txt vowpalwabbit
+	$(RUN) bench.quality
+	$(RUN) bench.pooling
+	$(RUN) bench.serving
+
+up: ## Start Kafka, the service and the test producer in containers
+	DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 $(COMPOSE) up -d --build
+
+down: ## Stop the containers; what was learned stays
+	$(COMPOSE) down
+
+test-docker: $(READY) ## Try the containers for real; needs a Docker engine
+	TEST_DOCKER=1 $(RUN) pytest tests/docker
+
+clean: ## Remove .venv and everything built
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+
+.PHONY: help setup scatter demo test check bench up down test-docker clean
