@@ -29,7 +29,7 @@ print(*project['dependencies'], *project['optional-dependencies']['demo'], sep='
     && pip install --constraint constraints.txt --requirement requirements.txt \
     && pip check \
     && torch=$(python -c "import torch; print(torch.__path__[0])") \
-    && rm -rf "$torch/include" "$torch/test"
+    && rm -rf "$torch"/include "$torch"/test "$torch"/bin/*[Tt]est* "$torch"/bin/protoc*
 
 # --- our own code as a wheel -----------------------------------------------------------------------------------------
 FROM dependencies AS package

@@ -17,12 +17,15 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 LEFT, LEARN, UNLABELLED = 0, 1, 2  # what became of a message
 
 LABEL, WEIGHT, FEATURES, IGNORED = 1, 2, 4, 8  # what a name stands for, as bits: a setting may give one name two roles
+ONCE = LABEL | WEIGHT | FEATURES  # an event with two of them is left
 
 NULL, BOOLEAN, INTEGER, FRACTION, STRING, OTHER = 0, 1, 2, 3, 4, 5  # kinds of value; OTHER is left, or an object
 
@@ -34,7 +37,7 @@ NULL_WORD, TRUE_WORD, FALSE_WORD = (int.from_bytes(word, "little") for word in (
 
 PADDING = bytes(8)  # after the last message: words are read whole
 
-N_SLOTS = 1 << 12  # of the set that finds duplicate names; 32 KiB, a slot per name touched
+SLOT_BITS = 12  # of the set that finds duplicate names: 32 KiB, of which a name takes 8 bytes
 MAX_PROBES = 32  # before an event with very many names is left
 
 MAX_DIGITS = 19  # of a mantissa that fits in 64 bits
@@ -60,19 +63,15 @@ class Layout(NamedTuple):
     """What the loop must know of the wire format and the task.
 
     Args:
-        names: (bytes,) uint8, the names with a role, one after the other.
-        name_ends: (n_names + 1,) int64, where each ends; the first is 0.
-        roles: (n_names,) int64, bits.
+        names: (bytes,) uint8, from `pack_names`.
         is_whole: the features are the whole event, not an object in it.
-        has_ignored: some role is IGNORED.
+        has_ignored: some name is IGNORED.
         is_binary: labels are 0 or 1; else from `lowest` to `highest`.
         max_weight, max_features, max_name_bytes, max_event_bytes: an event beyond is left.
         n_rows: a power of two.
     """
 
     names: NDArray[np.uint8]
-    name_ends: NDArray[np.int64]
-    roles: NDArray[np.int64]
     is_whole: bool
     has_ignored: bool
     is_binary: bool
@@ -86,13 +85,13 @@ class Layout(NamedTuple):
 
 
 class Scanned(NamedTuple):
-    """What the loop found in N messages; only what it would LEARN has features.
+    """What the loop found in N messages; only those with the outcome LEARN have features, a label and a weight.
 
     Args:
         outcomes: (N,) uint8.
         offsets: (N + 1,) int64; message m owns ``rows[offsets[m]:offsets[m + 1]]``.
-        labels, weights: (N,) float64, where the outcome is LEARN.
-        rows, values, is_number: as in `model.features.Batch`; longer than what is used.
+        labels, weights: (N,) float64.
+        rows, values, is_number: (nnz,), as in `model.features.Batch`.
     """
 
     outcomes: NDArray[np.uint8]
@@ -104,72 +103,86 @@ class Scanned(NamedTuple):
     is_number: NDArray[np.bool_]
 
 
-def pack_names(roles: Mapping[str, int]) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """`Layout`'s `names`, `name_ends` and `roles`."""
-    names = [name.encode("utf-8", "surrogatepass") for name in roles]
-    ends = np.cumsum([0, *map(len, names)], dtype=np.int64)
-    return np.frombuffer(b"".join(names), np.uint8), ends, np.array(list(roles.values()), np.int64)
+def pack_names(roles: Mapping[str, int]) -> NDArray[np.uint8]:
+    """Names and their roles, one after the other: length and role, 8 bytes each, then the UTF-8, then 8 bytes 0.
+
+    A length of -1 ends them.
+    """
+    names = [(name.encode("utf-8", "surrogatepass"), role) for name, role in roles.items()]
+    packed = [np.array([len(name), role], np.int64).tobytes() + name + PADDING for name, role in names]
+    return np.frombuffer(b"".join([*packed, np.array([-1], np.int64).tobytes()]), np.uint8)
 
 
 def scan(messages: Sequence[bytes | None], layout: Layout) -> Scanned:
     """Scans N messages; a missing one is LEFT."""
-    try:
-        sizes = np.fromiter(map(len, messages), np.int64, len(messages))  # type: ignore[arg-type]
-    except TypeError:
-        return scan([message or b"" for message in messages], layout)
-    starts = np.zeros(len(messages) + 1, np.int64)
-    np.cumsum(sizes + 1, out=starts[1:])
-    buffer = np.frombuffer(b"\0".join([*messages, PADDING]), np.uint8)  # type: ignore[list-item]
+    present = [message or b"" for message in messages]
+    starts = np.zeros(len(present) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1, out=starts[1:])
+    buffer = np.frombuffer(b"\0".join([*present, PADDING]), np.uint8)
     most = len(buffer) // 2  # the shortest feature, `"":1,`, takes five bytes and gives two
-    scanned = Scanned(
-        outcomes=np.empty(len(messages), np.uint8),
-        offsets=np.zeros(len(messages) + 1, np.int64),
-        labels=np.empty(len(messages)),
-        weights=np.empty(len(messages)),
-        rows=np.empty(most, np.int64),
-        values=np.empty(most),
-        is_number=np.empty(most, np.bool_),
-    )
-    scan_messages(buffer, starts, layout, scanned)
-    return scanned
+    rows, values, is_number = np.empty(most, np.int64), np.empty(most), np.empty(most, np.bool_)
+    outcomes = np.empty(len(present), np.uint8)
+    offsets = np.zeros(len(present) + 1, np.int64)
+    labels, weights = np.empty(len(present)), np.empty(len(present))
+    slots = np.zeros(1 << SLOT_BITS, np.int64)
+    n = scan_messages(
+        buffer.ctypes.data, starts, layout.names.ctypes.data, *layout[1:], slots,
+        outcomes, offsets, labels, weights, rows, values, is_number,
+    )  # fmt: skip
+    return Scanned(outcomes, offsets, labels, weights, rows[:n], values[:n], is_number[:n])
 
 
-# --- bytes ----------------------------------------------------------------------------------------------------------
-# Indices are cast to unsigned, which spares Numba's test for an index from the end.
+# --- memory ---------------------------------------------------------------------------------------------------------
+# Bytes are read by their address, not out of arrays: Numba counts references to an array on every call that takes one,
+# in atomic steps that would take longer than the call.
 
 
-@njit(cache=True, nogil=True)
-def byte(buffer, i):  # type: ignore[no-untyped-def]
-    return np.int64(buffer[np.uint64(i)])
+def _load(bits):  # type: ignore[no-untyped-def]
+    """A function that loads an unsigned little-endian integer of `bits` bits from any address, as int64 or uint64."""
+
+    @intrinsic  # type: ignore[untyped-decorator]
+    def load(typing_context, address):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            place = builder.inttoptr(arguments[0], ir.IntType(bits).as_pointer())
+            loaded = builder.load(place, align=1)
+            return loaded if bits == 64 else builder.zext(loaded, ir.IntType(64))
+
+        return (types.uint64 if bits > 8 else types.int64)(types.int64), generate
+
+    return load
 
 
-@njit(cache=True, nogil=True)
-def word32(buffer, i):  # type: ignore[no-untyped-def]
-    """Four bytes, little-endian; LLVM makes one load of it."""
-    i = np.uint64(i)
-    word = np.uint64(buffer[i])
-    for k in range(1, 4):
-        word |= np.uint64(buffer[i + np.uint64(k)]) << np.uint64(8 * k)
-    return word
-
-
-@njit(cache=True, nogil=True)
-def word64(buffer, i):  # type: ignore[no-untyped-def]
-    """Eight bytes, little-endian; LLVM makes one load of it."""
-    i = np.uint64(i)
-    word = np.uint64(buffer[i])
-    for k in range(1, 8):
-        word |= np.uint64(buffer[i + np.uint64(k)]) << np.uint64(8 * k)
-    return word
+byte, word32, word64 = _load(8), _load(32), _load(64)
 
 
 @njit(cache=True, nogil=True)
-def skip_space(buffer, i):  # type: ignore[no-untyped-def]
-    """The first byte from `i` on that is not white space, and its place."""
-    c = byte(buffer, i)
-    while c == 0x20 or c == 0x0A or c == 0x0D or c == 0x09:
+def is_same(one, other, n):  # type: ignore[no-untyped-def]
+    """Whether `n` bytes at two addresses are equal; reads up to seven more."""
+    while n >= 8:
+        if word64(one) != word64(other):
+            return False
+        one += 8
+        other += 8
+        n -= 8
+    return low_bytes(word64(one) ^ word64(other), n) == np.uint64(0)
+
+
+@njit(cache=True, nogil=True)
+def low_bytes(word, n):  # type: ignore[no-untyped-def]
+    """The first `n` (0 to 7) bytes of a word."""
+    return word & ((np.uint64(1) << np.uint64(8 * n)) - np.uint64(1))
+
+
+# --- strings and white space ----------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def skip_space(i):  # type: ignore[no-untyped-def]
+    """The first byte from `i` on that is not white space, and where it is."""
+    c = byte(i)
+    while c <= 0x20 and (c == 0x20 or c == 0x0A or c == 0x0D or c == 0x09):
         i += 1
-        c = byte(buffer, i)
+        c = byte(i)
     return c, i
 
 
@@ -197,10 +210,10 @@ def first_special(word):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def skip_character(buffer, i):  # type: ignore[no-untyped-def]
+def skip_character(i):  # type: ignore[no-untyped-def]
     """Behind the non-ASCII character at `i`; -1 where that is not UTF-8 (RFC 3629: shortest form, no surrogates)."""
-    c = byte(buffer, i)
-    second = byte(buffer, i + 1)
+    c = byte(i)
+    second = byte(i + 1)
     if 0xC2 <= c <= 0xDF:
         n, low, high = 1, 0x80, 0xBF
     elif 0xE0 <= c <= 0xEF:
@@ -212,25 +225,25 @@ def skip_character(buffer, i):  # type: ignore[no-untyped-def]
     if not low <= second <= high:
         return -1
     for k in range(2, n + 1):
-        if byte(buffer, i + k) & 0xC0 != 0x80:
+        if byte(i + k) & 0xC0 != 0x80:
             return -1
     return i + n + 1
 
 
 @njit(cache=True, nogil=True)
-def end_of_string(buffer, i):  # type: ignore[no-untyped-def]
+def end_of_string(i):  # type: ignore[no-untyped-def]
     """The quote that ends the string whose text begins at `i`; -1 where the string is left."""
     while True:
-        at = first_special(word64(buffer, i))
+        at = first_special(word64(i))
         i += at
         if at == 8:
             continue
-        c = byte(buffer, i)
+        c = byte(i)
         if c == QUOTE:
             return i
         if c < 0x80:
             return -1
-        i = skip_character(buffer, i)
+        i = skip_character(i)
         if i < 0:
             return -1
 
@@ -280,42 +293,42 @@ def scale(mantissa, exponent):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def read_number(buffer, i):  # type: ignore[no-untyped-def]
+def read_number(i):  # type: ignore[no-untyped-def]
     """The number at `i`: its kind (OTHER: left), its value, and where it ends."""
-    is_negative = byte(buffer, i) == MINUS
+    is_negative = byte(i) == MINUS
     i += is_negative
     begin = i
     mantissa = np.uint64(0)
-    while is_digit(byte(buffer, i)):
-        mantissa = mantissa * np.uint64(10) + np.uint64(byte(buffer, i) - ZERO)
+    while is_digit(byte(i)):
+        mantissa = mantissa * np.uint64(10) + np.uint64(byte(i) - ZERO)
         i += 1
     n_digits = i - begin
-    if n_digits == 0 or (n_digits > 1 and byte(buffer, begin) == ZERO):
+    if n_digits == 0 or (n_digits > 1 and byte(begin) == ZERO):
         return OTHER, 0.0, i
     kind = INTEGER
     exponent = 0
-    if byte(buffer, i) == POINT:
+    if byte(i) == POINT:
         kind = FRACTION
         i += 1
         begin = i
-        while is_digit(byte(buffer, i)):
-            mantissa = mantissa * np.uint64(10) + np.uint64(byte(buffer, i) - ZERO)
+        while is_digit(byte(i)):
+            mantissa = mantissa * np.uint64(10) + np.uint64(byte(i) - ZERO)
             i += 1
         exponent = begin - i
         n_digits -= exponent
         if exponent == 0:
             return OTHER, 0.0, i
-    if byte(buffer, i) | LOWER == LOWER_E:
+    if byte(i) | LOWER == LOWER_E:
         kind = FRACTION
         i += 1
-        sign = byte(buffer, i)
+        sign = byte(i)
         i += sign == MINUS or sign == PLUS
         begin = i
         power = 0
-        while is_digit(byte(buffer, i)) and i - begin < 4:
-            power = power * 10 + byte(buffer, i) - ZERO
+        while is_digit(byte(i)) and i - begin < 4:
+            power = power * 10 + byte(i) - ZERO
             i += 1
-        if i == begin or is_digit(byte(buffer, i)):
+        if i == begin or is_digit(byte(i)):
             return OTHER, 0.0, i
         exponent += -power if sign == MINUS else power
     if n_digits > MAX_DIGITS:
@@ -329,21 +342,21 @@ def read_number(buffer, i):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def read_value(buffer, i):  # type: ignore[no-untyped-def]
+def read_value(i):  # type: ignore[no-untyped-def]
     """The value at `i`: its kind, what it is as a number, where its text begins and ends, and where to go on."""
-    c = byte(buffer, i)
+    c = byte(i)
     if c == QUOTE:
-        end = end_of_string(buffer, i + 1)
+        end = end_of_string(i + 1)
         return (STRING if end >= 0 else OTHER), 0.0, i + 1, end, end + 1
     if is_digit(c) or c == MINUS:
-        kind, x, end = read_number(buffer, i)
+        kind, x, end = read_number(i)
         return kind, x, i, end, end
-    word = word32(buffer, i)
+    word = word32(i)
     if word == np.uint64(NULL_WORD):
         return NULL, 0.0, i, i + 4, i + 4
     if word == np.uint64(TRUE_WORD):
         return BOOLEAN, 1.0, i, i + 4, i + 4
-    if word32(buffer, i + 1) == np.uint64(FALSE_WORD) and c == 0x66:
+    if word32(i + 1) == np.uint64(FALSE_WORD) and c == 0x66:
         return BOOLEAN, 0.0, i, i + 5, i + 5
     return OTHER, 0.0, i, i, i
 
@@ -369,19 +382,13 @@ def spread(block):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def low_bytes(word, n):  # type: ignore[no-untyped-def]
-    """The first `n` (0 to 3) bytes of a word."""
-    return word & ((np.uint64(1) << np.uint64(8 * n)) - np.uint64(1))
-
-
-@njit(cache=True, nogil=True)
-def hash_name(buffer, begin, end):  # type: ignore[no-untyped-def]
+def hash_name(begin, end):  # type: ignore[no-untyped-def]
     """`h` and `tail` (0 to 3 bytes) of a name."""
     h = np.uint32(0)
     while end - begin >= 4:
-        h = mix_block(h, word32(buffer, begin))
+        h = mix_block(h, word32(begin))
         begin += 4
-    return h, low_bytes(word32(buffer, begin), end - begin)
+    return h, low_bytes(word32(begin), end - begin)
 
 
 @njit(cache=True, nogil=True)
@@ -403,17 +410,17 @@ def row_of_number(h, tail, n_name, n_rows):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def row_of_category(h, tail, n_name, buffer, begin, end, n_rows):  # type: ignore[no-untyped-def]
+def row_of_category(h, tail, n_name, begin, end, n_rows):  # type: ignore[no-untyped-def]
     n_tail = n_name & 3
     tail |= np.uint64(EQUALS) << np.uint64(8 * n_tail)
     n_tail += 1
     n_bytes = n_name + 1 + end - begin
     while end - begin >= 4:
-        tail |= word32(buffer, begin) << np.uint64(8 * n_tail)
+        tail |= word32(begin) << np.uint64(8 * n_tail)
         h = mix_block(h, tail)
         tail >>= np.uint64(32)
         begin += 4
-    tail |= low_bytes(word32(buffer, begin), end - begin) << np.uint64(8 * n_tail)
+    tail |= low_bytes(word32(begin), end - begin) << np.uint64(8 * n_tail)
     return end_hash(h, tail, n_tail + end - begin, n_bytes, n_rows)
 
 
@@ -421,40 +428,33 @@ def row_of_category(h, tail, n_name, buffer, begin, end, n_rows):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def find_role(buffer, begin, end, layout):  # type: ignore[no-untyped-def]
+def find_role(name, n_name, names):  # type: ignore[no-untyped-def]
     """The roles of a name, as bits; 0: none."""
-    for k in range(len(layout.roles)):
-        first = layout.name_ends[k]
-        n = layout.name_ends[k + 1] - first
-        if n != end - begin:
-            continue
-        j = 0
-        while j < n and layout.names[first + j] == buffer[begin + j]:
-            j += 1
-        if j == n:
-            return layout.roles[k]
-    return 0
+    while True:
+        n = np.int64(word64(names))
+        if n < 0:
+            return 0
+        if n == n_name and is_same(name, names + 16, n):
+            return np.int64(word64(names + 8))
+        names += 16 + n + 8
 
 
 @njit(cache=True, nogil=True)
-def is_new_name(buffer, event_begin, begin, end, h, tail, slots):  # type: ignore[no-untyped-def]
-    """Notes a name of the event that begins at `event_begin`; False where it was there before, or that isn't sure.
+def is_new_name(event_begin, name, n_name, h, tail, slots):  # type: ignore[no-untyped-def]
+    """Notes a name of the event at `event_begin`; False where it was there before, or that isn't sure.
 
     A slot holds where a name begins; what lies before this event counts as empty.
     """
     mixed = (np.uint64(h) << np.uint64(24) ^ tail) * np.uint64(0x9E3779B97F4A7C15)
-    slot = mixed >> np.uint64(52)
+    slot = mixed >> np.uint64(64 - SLOT_BITS)
     for _ in range(MAX_PROBES):
         other = slots[slot]
-        if other <= event_begin:
-            slots[slot] = begin
+        if other < event_begin:
+            slots[slot] = name
             return True
-        n = 0
-        while begin + n < end and buffer[np.uint64(other + n)] == buffer[np.uint64(begin + n)]:
-            n += 1
-        if begin + n == end and byte(buffer, other + n) == QUOTE:
+        if is_same(name, other, n_name + 1):  # with the quote behind
             return False
-        slot = (slot + np.uint64(1)) & np.uint64(N_SLOTS - 1)
+        slot = (slot + np.uint64(1)) & np.uint64((1 << SLOT_BITS) - 1)
     return False
 
 
@@ -462,107 +462,116 @@ def is_new_name(buffer, event_begin, begin, end, h, tail, slots):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def is_label(x, layout):  # type: ignore[no-untyped-def]
-    if layout.is_binary:
-        return x == 0.0 or x == 1.0
-    return layout.lowest <= x <= layout.highest
+def is_label(x, is_binary, lowest, highest):  # type: ignore[no-untyped-def]
+    return (x == 0.0 or x == 1.0) if is_binary else lowest <= x <= highest
 
 
-@njit(cache=True, nogil=True)
-def scan_event(buffer, event_begin, event_end, layout, slots, scanned, event, n):  # type: ignore[no-untyped-def]
-    """Scans one message, with its features at `n` and after: the outcome, and how many features there are."""
-    first = n
+@njit(cache=True, nogil=True, inline="always")
+def scan_event(  # type: ignore[no-untyped-def]
+    event_begin, event_end, names, is_whole, has_ignored, is_binary, lowest, highest, max_weight,
+    max_features, max_name_bytes, n_rows, slots, rows, values, is_number, first,
+):  # fmt: skip
+    """Scans one message, with its features at `first` and after.
+
+    Returns:
+        The outcome, where its features end, its label and its weight.
+    """
     has_label = False
     label, weight = 0.0, 1.0
     met = 0  # roles
     is_inside = False  # the object of the features
-    c, i = skip_space(buffer, event_begin)
-    if c != OPEN or event_end - event_begin > layout.max_event_bytes:
-        return LEFT, 0
-    c, i = skip_space(buffer, i + 1)
+    n = first
+    c, i = skip_space(event_begin)
+    if c != OPEN:
+        return LEFT, first, label, weight
+    c, i = skip_space(i + 1)
     while True:  # a name and its value a turn
         if c != QUOTE:
-            return LEFT, 0
+            return LEFT, first, label, weight
         name = i + 1
-        name_end = end_of_string(buffer, name)
+        name_end = end_of_string(name)
         if name_end < 0:
-            return LEFT, 0
-        c, i = skip_space(buffer, name_end + 1)
+            return LEFT, first, label, weight
+        n_name = name_end - name
+        c, i = skip_space(name_end + 1)
         if c != COLON:
-            return LEFT, 0
-        c, i = skip_space(buffer, i + 1)
-        role = 0
+            return LEFT, first, label, weight
+        c, i = skip_space(i + 1)
+        role = 0 if is_inside and not has_ignored else find_role(name, n_name, names)
         if not is_inside:
-            role = find_role(buffer, name, name_end, layout)
-            if met & role & (LABEL | WEIGHT | FEATURES):
-                return LEFT, 0
+            if met & role & ONCE:
+                return LEFT, first, label, weight
             met |= role
             if role & FEATURES:
                 if c != OPEN or role & (LABEL | WEIGHT):
-                    return LEFT, 0
+                    return LEFT, first, label, weight
                 is_inside = True
-                c, i = skip_space(buffer, i + 1)
+                c, i = skip_space(i + 1)
                 continue
-        elif layout.has_ignored:
-            role = find_role(buffer, name, name_end, layout)
-        kind, x, text, text_end, i = read_value(buffer, i)
+        kind, x, text, text_end, i = read_value(i)
         if kind == OTHER:
-            return LEFT, 0
-        if is_inside or layout.is_whole:
-            if not role & IGNORED:
-                n_name = name_end - name
-                h, tail = hash_name(buffer, name, name_end)
-                if n_name > layout.max_name_bytes:
-                    return LEFT, 0
-                if not is_new_name(buffer, event_begin, name, name_end, h, tail, slots):
-                    return LEFT, 0
-                if kind == INTEGER or kind == FRACTION:
-                    scanned.rows[n] = row_of_number(h, tail, n_name, layout.n_rows)
-                    scanned.values[n] = x + 0.0  # -0.0 becomes 0.0
-                    scanned.is_number[n] = True
-                    n += 1
-                if kind != FRACTION and kind != NULL:
-                    scanned.rows[n] = row_of_category(h, tail, n_name, buffer, text, text_end, layout.n_rows)
-                    scanned.values[n] = 1.0
-                    scanned.is_number[n] = False
-                    n += 1
+            return LEFT, first, label, weight
+        if (is_inside or is_whole) and not role & IGNORED:
+            h, tail = hash_name(name, name_end)
+            if n_name > max_name_bytes or not is_new_name(event_begin, name, n_name, h, tail, slots):
+                return LEFT, first, label, weight
+            if kind == INTEGER or kind == FRACTION:
+                rows[np.uint64(n)] = row_of_number(h, tail, n_name, n_rows)
+                values[np.uint64(n)] = x + 0.0  # -0.0 becomes 0.0
+                is_number[np.uint64(n)] = True
+                n += 1
+            if kind != FRACTION and kind != NULL:
+                rows[np.uint64(n)] = row_of_category(h, tail, n_name, text, text_end, n_rows)
+                values[np.uint64(n)] = 1.0
+                is_number[np.uint64(n)] = False
+                n += 1
         if not is_inside and kind != NULL:
             if role & LABEL:
-                if kind == STRING or not is_label(x, layout):
-                    return LEFT, 0
+                if kind == STRING or not is_label(x, is_binary, lowest, highest):
+                    return LEFT, first, label, weight
                 label = x
                 has_label = True
             if role & WEIGHT:
-                if kind == STRING or kind == BOOLEAN or not 0.0 <= x <= layout.max_weight:
-                    return LEFT, 0
+                if kind == STRING or kind == BOOLEAN or not 0.0 <= x <= max_weight:
+                    return LEFT, first, label, weight
                 weight = x
-        c, i = skip_space(buffer, i)
+        c, i = skip_space(i)
         if c == CLOSE and is_inside:
             is_inside = False
-            c, i = skip_space(buffer, i + 1)
+            c, i = skip_space(i + 1)
         if c == CLOSE:
             break
         if c != COMMA:
-            return LEFT, 0
-        c, i = skip_space(buffer, i + 1)
-    c, i = skip_space(buffer, i + 1)
-    if i != event_end or n - first > layout.max_features or not (layout.is_whole or met & FEATURES):
-        return LEFT, 0
+            return LEFT, first, label, weight
+        c, i = skip_space(i + 1)
+    c, i = skip_space(i + 1)
+    if i != event_end or n - first > max_features or not (is_whole or met & FEATURES):
+        return LEFT, first, label, weight
     if not has_label:
-        return UNLABELLED, 0
-    scanned.labels[event] = label
-    scanned.weights[event] = weight
-    return LEARN, n - first
+        return UNLABELLED, first, label, weight
+    return LEARN, n, label, weight
 
 
 @njit(cache=True, nogil=True)
-def scan_messages(buffer, starts, layout, scanned):  # type: ignore[no-untyped-def]
-    """Fills `scanned`; message m lies at ``buffer[starts[m]:starts[m + 1] - 1]``."""
-    slots = np.zeros(N_SLOTS, np.int64)
+def scan_messages(  # type: ignore[no-untyped-def]
+    buffer, starts, names, is_whole, has_ignored, is_binary, lowest, highest, max_weight,
+    max_features, max_name_bytes, max_event_bytes, n_rows, slots,
+    outcomes, offsets, labels, weights, rows, values, is_number,
+):  # fmt: skip
+    """Message m lies from ``buffer + starts[m]`` up to the byte before the next; returns how many features there are.
+
+    `buffer` and `names` are addresses, the others what they are in `Layout` and `Scanned`.
+    """
     n = 0
-    for event in range(len(scanned.outcomes)):
-        begin, end = starts[event], starts[event + 1] - 1
-        outcome, n_features = scan_event(buffer, begin, end, layout, slots, scanned, event, n)
-        scanned.outcomes[event] = outcome
-        n += n_features
-        scanned.offsets[event + 1] = n
+    for event in range(len(outcomes)):
+        begin = buffer + starts[event]
+        end = buffer + starts[event + 1] - 1
+        outcome = LEFT
+        if end - begin <= max_event_bytes:
+            outcome, n, labels[event], weights[event] = scan_event(
+                begin, end, names, is_whole, has_ignored, is_binary, lowest, highest, max_weight,
+                max_features, max_name_bytes, n_rows, slots, rows, values, is_number, n,
+            )  # fmt: skip
+        outcomes[event] = outcome
+        offsets[event + 1] = n
+    return n

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -29,15 +30,15 @@ EXAMPLES: dict[type, Any] = {
     messages.Embeddings: {"embeddings": [[0.25, -0.5, 0.0, 1.5] * 3], "version": VERSION},
     messages.Predictions: {"predictions": [{"value": 0.187, "score": -1.469}], "version": VERSION},
     messages.Published: {"events": 1, "positions": {"events:0": 327347}},
-    messages.ProblemDetails: {
-        "title": "Unprocessable Entity",
-        "status": 422,
-        "detail": 'instances[3]: "distance" is not a finite number',
-        "where": "instances[3]",
-        "key": "distance",
-        "reason": "non_finite_number",
-        "request_id": "5f0c9c1e7a5b4d0f8a3f1f0a9a1b2c3d",
-    },
+}
+BAD_INSTANCE = {
+    "title": "Unprocessable Entity",
+    "status": 422,
+    "detail": 'instances[3]: "distance" is not a finite number',
+    "where": "instances[3]",
+    "key": "distance",
+    "reason": "non_finite_number",
+    "request_id": "5f0c9c1e7a5b4d0f8a3f1f0a9a1b2c3d",
 }
 
 INSTANCES_BODY = {
@@ -83,18 +84,18 @@ class DocumentedApp(FastAPI):
 def describe_answers(answer: type, *statuses: int, status: int = 200) -> dict[int | str, dict[str, Any]]:
     """A route's ``responses``: `answer` at `status`, and a problem at each of `statuses`."""
     answers: dict[int | str, dict[str, Any]] = {
-        status: {"description": (answer.__doc__ or "").partition("\n")[0], "content": _describe_body(JSON, answer)}
+        status: _describe(answer.__doc__ or "", JSON, answer, EXAMPLES.get(answer))
     }
     for code in (*statuses, 500):
-        answers[code] = {
-            "description": problems.MEANINGS[code],
-            "content": _describe_body(problems.MEDIA_TYPE, messages.ProblemDetails),
-        }
+        meaning = problems.MEANINGS[code]
+        plain = {"title": HTTPStatus(code).phrase, "status": code, "detail": meaning}
+        example = BAD_INSTANCE if code == 422 else plain
+        answers[code] = _describe(meaning, problems.MEDIA_TYPE, messages.ProblemDetails, example)
     return answers
 
 
-def _describe_body(media_type: str, message: type) -> dict[str, Any]:
+def _describe(text: str, media_type: str, message: type, example: Any) -> dict[str, Any]:
     body: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{message.__name__}"}}
-    if message in EXAMPLES:
-        body["example"] = EXAMPLES[message]
-    return {media_type: body}
+    if example is not None:
+        body["example"] = example
+    return {"description": text.partition("\n")[0], "content": {media_type: body}}

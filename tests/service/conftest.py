@@ -22,7 +22,7 @@ from model.learner import OnlineModel
 from model.tables import Tables
 from service.api import create_app
 from service.memory import Memory
-from service.settings import Settings
+from service.settings import Settings, load_settings
 
 TOPIC = "flights"
 WARM_UP_S = 120.0  # compiling the kernels on a slow machine
@@ -109,7 +109,7 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(
+    return load_settings(
         memory_dir=tmp_path / "memory",
         checkpoint_dir=tmp_path / "checkpoints",
         topic=TOPIC,

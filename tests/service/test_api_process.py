@@ -71,7 +71,8 @@ def test_it_serves_and_on_sigterm_finishes_what_was_begun(worker: Worker, learne
     learner.learn({"carrier": "UA"}, 1, times=3)
     worker.wait_until_ready(learner)
     body = b'{"instances": [{"carrier": "UA"}]}'
-    head = f"POST /v1/predictions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    fields = f"host: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+    head = f"POST /v1/predictions HTTP/1.1\r\n{fields}\r\n"
     with socket.create_connection(worker.address, timeout=30) as connection:
         connection.sendall(head.encode() + body[:10])
         time.sleep(0.2)  # so that the request is under way; were it not, the answer would be missing all the same

@@ -79,10 +79,10 @@ def answer_request(api: Any, learner: Any, **checkpoint: Any) -> httpx.Response:
 
     async def answer() -> None:
         request = learner.directory / CHECKPOINT_REQUEST
-        while not request.exists():
+        while not request.exists():  # noqa: ASYNC110 - a file has no event
             await asyncio.sleep(0.01)
         request.unlink()
-        now = {name: time.time() if value == "now" else value for name, value in checkpoint.items()}
+        now: dict[str, Any] = {name: time.time() if value == "now" else value for name, value in checkpoint.items()}
         learner.report(checkpoint=CheckpointStatus(**now))
 
     async def ask() -> httpx.Response:

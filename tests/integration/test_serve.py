@@ -1,0 +1,269 @@
+"""`flexihash serve` as a user runs it: real processes, a real broker, real HTTP."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import torch
+
+from consumer.files import FileSource
+from consumer.kafka import KafkaConnection, KafkaSource
+from consumer.loop import LearnLoop
+from consumer.publisher import Publisher
+from consumer.source import Record
+from consumer.status import LearnerStatus, read_status
+from consumer.wire import EventDecoder, EventFormat
+from model.checkpoint import CheckpointStore, read
+from model.config import ModelConfig, Task
+from model.learner import OnlineModel
+from model.tables import Tables
+from producer import encode, synthetic
+
+READY_S = 180.0  # the first start on a machine compiles the kernels
+N_ROWS = 1 << 12
+
+
+class Service:
+    """One `flexihash serve`, on a port and in folders of its own, that can be stopped and started again."""
+
+    def __init__(self, connection: KafkaConnection, topic: str, folder: Path, **settings: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.folder = folder
+        self.memory = folder / "memory"
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("FLEXIHASH_")},
+            "FLEXIHASH_BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+            "FLEXIHASH_TOPIC": topic,
+            "FLEXIHASH_PORT": str(self.port),
+            "FLEXIHASH_N_ROWS": str(N_ROWS),
+            "FLEXIHASH_CHECKPOINT_DIR": str(folder / "checkpoints"),
+            "FLEXIHASH_MEMORY_DIR": str(self.memory),
+            **settings,
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text()
+
+    def start(self) -> Service:
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "service", "serve"], env=self.environment, stderr=log
+            )
+        return self
+
+    def wait(self, until: Callable[[], Any], what: str) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + READY_S
+        while time.monotonic() < deadline:
+            assert self.process.poll() is None, self.log
+            try:
+                if until():
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.01)
+        raise AssertionError(f"{what}: not within {READY_S} s; {self.log}")
+
+    def wait_ready(self) -> Service:
+        self.wait(lambda: self.http.get("/readyz").status_code == 200, "ready")
+        return self
+
+    def wait_position(self, position: int) -> None:
+        self.wait(lambda: position in self.status().positions.values(), f"position {position}")
+
+    def status(self) -> LearnerStatus:
+        return read_status(self.memory) or LearnerStatus()
+
+    def post(self, path: str, body: Any) -> Any:
+        response = self.http.post(path, json=body)
+        assert response.is_success, response.text
+        return response.json()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+    def end(self) -> None:
+        self.http.close()
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def service(broker: KafkaConnection, topic: str, tmp_path: Path) -> Iterator[Service]:
+    service = Service(broker, topic, tmp_path)
+    yield service
+    service.end()
+
+
+@pytest.fixture
+def publisher(broker: KafkaConnection, topic: str) -> Iterator[Publisher]:
+    publisher = Publisher(broker, topic)
+    yield publisher
+    publisher.close()
+
+
+LATE = b'{"features": {"carrier": "UA", "distance": 1400.0}, "label": 1}'
+INSTANCES = {"instances": [{"carrier": "UA", "distance": 1400.0}]}
+
+
+def test_what_is_published_moves_the_answer(service: Service, publisher: Publisher) -> None:
+    service.start().wait_ready()
+    before = service.post("/v1/predictions", INSTANCES)
+    assert before["version"]["events"] == 0
+    publisher.publish([LATE] * 7, timeout_s=30)
+    service.wait_position(7)
+    after = service.post("/v1/predictions", INSTANCES)
+    assert after["version"]["events"] == 7
+    assert list(after["version"]["positions"].values()) == [7]
+    assert after["predictions"][0]["value"] > before["predictions"][0]["value"] + 0.1
+    # and through HTTP
+    posted = service.post("/v1/events", [msgspec.json.decode(LATE)] * 3)
+    assert [position["offset"] for position in posted["positions"]] == [7, 8, 9]
+    service.wait_position(10)
+    later = service.post("/v1/predictions", INSTANCES)
+    assert later["version"]["events"] == 10
+    assert later["predictions"][0]["value"] > after["predictions"][0]["value"]
+    assert service.stop() == 0
+
+
+def test_malformed_events_become_dead_letters(
+    service: Service, publisher: Publisher, broker: KafkaConnection, topic: str
+) -> None:
+    publisher.publish([b"not json", LATE, b'{"features": {}, "label": "yes"}', b"[]"], timeout_s=30)
+    service.start().wait_ready()
+    service.wait_position(4)
+    saved = service.post("/v1/checkpoints", None)
+    assert saved["events"] == 1
+    assert service.status().rejected == {"not_json": 1, "bad_label": 1, "not_an_object": 1}
+    letters = KafkaSource(broker, f"{topic}.dlq")
+    letters.start({})
+    found: list[Record] = []
+    deadline = time.monotonic() + 30
+    while len(found) < 3 and time.monotonic() < deadline:
+        found += [fetch.record(index) for fetch in letters.poll(0.5) for index in range(len(fetch))]
+    letters.close()
+    assert [letter.value for letter in found] == [b"not json", b'{"features": {}, "label": "yes"}', b"[]"]
+    headers = [dict(letter.headers) for letter in found]
+    assert [h["__flexihash.errors.offset"] for h in headers] == [b"0", b"2", b"3"]
+    assert [h["__flexihash.errors.reason"] for h in headers] == [b"not_json", b"bad_label", b"not_an_object"]
+    assert service.stop() == 0
+
+
+class NoLetters:
+    """The uninterrupted run's dead letters: the service has sent them already."""
+
+    def send(self, record: Record, stage: str, reason: str, message: str) -> None:
+        pass
+
+    def flush(self, timeout_s: float) -> None:
+        pass
+
+
+def learn_uninterrupted(connection: KafkaConnection, topic: str, position: int) -> OnlineModel:
+    model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS)))
+    source = KafkaSource(connection, topic)
+    loop = LearnLoop(model, source, EventDecoder(EventFormat(), Task.BINARY, N_ROWS), NoLetters())
+    loop.start()
+    stop = threading.Event()
+    thread = threading.Thread(target=loop.run, args=(stop,))
+    thread.start()
+    deadline = time.monotonic() + READY_S
+    while model.tables.positions().get(0) != position and time.monotonic() < deadline:
+        time.sleep(0.02)
+    stop.set()
+    thread.join()
+    source.close()
+    return model
+
+
+def test_stopped_and_started_again_is_as_if_never_stopped(
+    service: Service, publisher: Publisher, broker: KafkaConnection, topic: str
+) -> None:
+    """Three SIGTERMs in the midst of ingest: the tables, statistics and metrics are bit for bit the uninterrupted ones."""
+    n_events = 60_000
+    for number, event in enumerate(encode(synthetic(n_events))):
+        publisher.send(b"{" if number % 1000 == 7 else event)
+    publisher.flush()
+    for target in (2_000, 20_000, 40_000):
+        service.start()
+        service.wait(lambda target=target: service.status().events > target, f"{target} events")  # type: ignore[misc]
+        assert service.stop() == 0, service.log
+        assert service.status().state == "stopped"
+    service.start().wait_position(n_events)
+    assert service.stop() == 0, service.log
+    newest = CheckpointStore(service.folder / "checkpoints", 3).list()[0]
+    tensors, manifest = read(newest.path)
+    assert manifest.positions == {f"{topic}:0": n_events}
+    assert manifest.metrics["rejected"] == {"not_json": n_events // 1000}
+    expected = learn_uninterrupted(broker, topic, n_events).tables.tensors
+    assert manifest.events == n_events - n_events // 1000
+    assert tensors.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensors[name], tensor), name
+
+
+def test_an_absent_topic_is_one_line_and_exit_code_2(tansu: KafkaConnection, topic_name: str, tmp_path: Path) -> None:
+    service = Service(tansu, topic_name, tmp_path).start()
+    assert service.process is not None
+    assert service.process.wait(READY_S) == 2
+    assert f"topic '{topic_name}' does not exist on {tansu.bootstrap_servers}" in service.log
+    assert "Traceback" not in service.log
+    service.end()
+
+
+def test_an_unreachable_broker_is_retried_while_the_api_answers(tmp_path: Path) -> None:
+    service = Service(KafkaConnection("127.0.0.1:9"), "events", tmp_path).start()
+    service.wait(lambda: "127.0.0.1:9" in service.http.get("/readyz").text, "a reason")
+    assert service.http.get("/readyz").status_code == 503
+    assert service.http.get("/livez").status_code == 200
+    answer = service.post("/v1/predictions", INSTANCES)
+    assert answer["version"] == {"events": 0, "positions": {}}
+    assert service.stop() == 0
+    assert "Traceback" not in service.log
+    service.end()
+
+
+def test_a_checkpoint_of_other_settings_is_refused(tansu: KafkaConnection, topic_name: str, tmp_path: Path) -> None:
+    service = Service(tansu, topic_name, tmp_path, FLEXIHASH_CREATE_TOPIC="true").start().wait_ready()
+    service.post("/v1/checkpoints", None)
+    assert service.stop() == 0
+    service.environment["FLEXIHASH_N_ROWS"] = "1024"
+    assert service.start().process.wait(READY_S) == 2  # type: ignore[union-attr]
+    assert "n_rows = 4096, but 1024 is asked for" in service.log
+    service.end()
+
+
+def test_a_file_is_the_same_stream(tmp_path: Path) -> None:
+    """A file source hands out every line once, whatever the blank lines, and goes on where it stopped."""
+    path = tmp_path / "events.ndjson"
+    lines = [line for line in itertools.islice(encode(synthetic(10)), 10)]
+    path.write_bytes(b"\n\n".join(lines))
+    source = FileSource(path)
+    source.start({})
+    (fetch,) = source.poll(0.0)
+    assert [value.strip() for value in fetch.values if value] == [line.strip() for line in lines]
+    again = FileSource(path)
+    again.start({0: fetch.offsets[3] + 1})
+    assert again.poll(0.0)[0].values == fetch.values[4:]
+    source.close()
+    again.close()
