@@ -39,11 +39,10 @@ check: $(READY) ## Check style, types and import directions
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: $(READY) ## Measure quality against the targets and peers, pooling, and decoding
+bench: $(READY) ## Measure quality beside VW and River, and pooling beside torch's (10 minutes)
 	$(PIP) install -c constraints.txt vowpalwabbit
-	$(RUN) bench.quality
+	$(RUN) bench.quality --peers fast
 	$(RUN) bench.pooling
-	$(RUN) bench.serving
 
 up: ## Start Kafka, the service and the test producer in containers
 	DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 $(COMPOSE) up -d --build

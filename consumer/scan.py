@@ -50,9 +50,9 @@ POWERS = np.array([10.0**k for k in range(MAX_EXACT_POWER + 1)])
 def _leading_bits(exponent: int) -> int:
     """The first 64 bits of 5**exponent, cut off."""
     if exponent >= 0:
-        power = 5**exponent
+        power: int = 5**exponent
         return power << 64 >> power.bit_length()
-    power = 5**-exponent
+    power = int(5**-exponent)
     return (1 << (power.bit_length() + 63)) // power
 
 

@@ -81,7 +81,7 @@ class CheckpointError(ModelError):
     """Root of everything that can go wrong with a checkpoint."""
 
 
-class CheckpointDamaged(CheckpointError):  # noqa: N818, a state of a checkpoint
+class CheckpointDamaged(CheckpointError):
     """A checkpoint's bytes are missing or are not the ones that were written.
 
     Args:
@@ -96,7 +96,7 @@ class CheckpointDamaged(CheckpointError):  # noqa: N818, a state of a checkpoint
         self.reason = reason
 
 
-class CheckpointMismatch(CheckpointError):  # noqa: N818, a state of a checkpoint
+class CheckpointMismatch(CheckpointError):
     """A sound checkpoint that this program, with these settings, must not go on from.
 
     Args:
@@ -115,7 +115,7 @@ class CheckpointMismatch(CheckpointError):  # noqa: N818, a state of a checkpoin
         self.found = found
 
 
-class CheckpointUnreadable(CheckpointError):  # noqa: N818, a state of a checkpoint
+class CheckpointUnreadable(CheckpointError):
     """The system does not let us read a checkpoint. It may be sound, so it stays where it is."""
 
     def __init__(self, path: Path, cause: OSError) -> None:

@@ -161,7 +161,7 @@ def make_scratch(n_features: int) -> Scratch:
 
 @njit(cache=True, nogil=True)
 def mix_row(row, knot, n_rows):  # type: ignore[no-untyped-def]
-    """The row of a number's knot: the number's own row and the knot's tag, mixed (splitmix64's finalizer, shortened)."""
+    """The row of a number's knot: the number's own row and the knot's tag, mixed (after splitmix64's finalizer)."""
     h = np.uint64(row) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(knot) * np.uint64(0xC2B2AE3D27D4EB4F)
     h ^= h >> np.uint64(29)
     h *= np.uint64(0xBF58476D1CE4E5B9)
@@ -306,7 +306,7 @@ def mix(task, state, scratch):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def calibrate(mixed, state):  # type: ignore[no-untyped-def]
-    """(calibrated logit, the knot below, share of the knot above): the curve is piecewise linear, and straight beyond."""
+    """(calibrated logit, the knot below, share of the knot above): piecewise linear, and straight beyond the knots."""
     at = clip((mixed - CURVE_LOW) / CURVE_STEP, 0.0, N_KNOTS - 1.000001)
     knot = int(at)
     share = at - knot

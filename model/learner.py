@@ -174,7 +174,8 @@ class OnlineModel:
         embeddings = np.empty((len(batch), kernel.DIM), np.float32)
         kernel.predict(
             self._task, batch.rows, batch.offsets, batch.values, batch.is_number,
-            self._table, self._touched, self._numbers, self._state, self._scratch_for(batch), values, scores, embeddings,
+            self._table, self._touched, self._numbers, self._state, self._scratch_for(batch),
+            values, scores, embeddings,
         )  # fmt: skip
         return Predictions(values, scores), embeddings
 

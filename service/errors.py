@@ -22,7 +22,7 @@ class AddressError(ServiceError):
     """The address to listen on cannot be had; names host:port."""
 
 
-class LearnerBusy(ServiceError):  # noqa: N818, a state of the folder
+class LearnerBusy(ServiceError):
     """Another learner holds the memory folder; names the folder."""
 
 

@@ -1,4 +1,4 @@
-"""The learner process: the one that writes the tables. Started by the supervisor, or alone for a learner without HTTP."""
+"""The learner process, which alone writes the tables: a child of the supervisor, or run by itself without HTTP."""
 
 from __future__ import annotations
 

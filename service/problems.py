@@ -27,7 +27,7 @@ MEANINGS = {
 }
 
 
-class Problem(ServiceError):  # noqa: N818 - RFC 9457's word
+class Problem(ServiceError):
     """An error that a client is told of.
 
     Args:

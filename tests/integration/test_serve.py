@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import socket
@@ -138,7 +137,7 @@ def test_what_is_published_moves_the_answer(service: Service, publisher: Publish
     assert after["predictions"][0]["value"] > before["predictions"][0]["value"] + 0.1
     # and through HTTP
     posted = service.post("/v1/events", [msgspec.json.decode(LATE)] * 3)
-    assert [position["offset"] for position in posted["positions"]] == [7, 8, 9]
+    assert list(posted["positions"].values()) == [10]
     service.wait_position(10)
     later = service.post("/v1/predictions", INSTANCES)
     assert later["version"]["events"] == 10
@@ -256,7 +255,7 @@ def test_a_checkpoint_of_other_settings_is_refused(tansu: KafkaConnection, topic
 def test_a_file_is_the_same_stream(tmp_path: Path) -> None:
     """A file source hands out every line once, whatever the blank lines, and goes on where it stopped."""
     path = tmp_path / "events.ndjson"
-    lines = [line for line in itertools.islice(encode(synthetic(10)), 10)]
+    lines = list(encode(synthetic(10)))
     path.write_bytes(b"\n\n".join(lines))
     source = FileSource(path)
     source.start({})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -96,7 +97,7 @@ def test_any_cut_of_a_stream_gives_equal_bits(
     bounds = [0, *sorted(min(c, len(stream)) for c in cuts), len(stream)]
     in_parts = [
         cut.learn(hash_events([f for f, _, _ in stream[begin:end]], n_rows), labels[begin:end], weights[begin:end])
-        for begin, end in zip(bounds, bounds[1:], strict=False)
+        for begin, end in pairwise(bounds)
     ]
     assert snapshot(whole) == snapshot(cut)
     assert at_once.predictions.tobytes() == np.concatenate([part.predictions for part in in_parts]).tobytes()

@@ -79,7 +79,7 @@ def answer_request(api: Any, learner: Any, **checkpoint: Any) -> httpx.Response:
 
     async def answer() -> None:
         request = learner.directory / CHECKPOINT_REQUEST
-        while not request.exists():  # noqa: ASYNC110 - a file has no event
+        while not request.exists():
             await asyncio.sleep(0.01)
         request.unlink()
         now: dict[str, Any] = {name: time.time() if value == "now" else value for name, value in checkpoint.items()}
