@@ -198,7 +198,7 @@ def learn_uninterrupted(connection: KafkaConnection, topic: str, position: int) 
 def test_stopped_and_started_again_is_as_if_never_stopped(
     service: Service, publisher: Publisher, broker: KafkaConnection, topic: str
 ) -> None:
-    """Three SIGTERMs in the midst of ingest: the tables, statistics and metrics are bit for bit the uninterrupted ones."""
+    """Three SIGTERMs in the midst of ingest: all tensors are bit for bit the uninterrupted run's."""
     n_events = 60_000
     for number, event in enumerate(encode(synthetic(n_events))):
         publisher.send(b"{" if number % 1000 == 7 else event)
