@@ -38,7 +38,13 @@ def test_the_answer_moves_with_what_was_learned_and_the_version_says_by_how_many
 def test_predictions_are_those_of_the_model(api: Any, learner: Any) -> None:
     learner.learn(LATE, 1, times=7)
     learner.learn(OTHER, 0, times=7)
-    instances = [LATE, OTHER, {}, {"distance": 3}, {"nested": {"list": ["x", 2.5, None]}, "flag": True, "zürich": "ß"}]
+    instances: list[dict[str, Any]] = [
+        LATE,
+        OTHER,
+        {},
+        {"distance": 3},
+        {"nested": {"list": ["x", 2.5, None]}, "flag": True, "zürich": "ß"},
+    ]
 
     body = api.post("/v1/predictions", json={"instances": instances}).json()
 

@@ -97,7 +97,9 @@ def test_the_page_shows_every_route_with_a_curl() -> None:
     assert {(method.lower(), path) for method, path in headings} == OUR_ROUTES
     for section in page.split("\n## ")[1:]:
         if match := re.match(r"`(\w+) (\S+)`\n", section):
-            assert re.search(rf"^curl .*localhost:8080{re.escape(match[2])}(\s|'|$)", section, re.MULTILINE), match[0]
+            assert re.search(rf"^    curl .*localhost:8080{re.escape(match[2])}(\s|'|$)", section, re.MULTILINE), match[
+                0
+            ]
 
 
 def test_the_page_lists_every_metric_and_no_other(api: Any, learner: Any) -> None:
