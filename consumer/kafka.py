@@ -6,8 +6,8 @@ What shaped this, all of it read in kafka-python 3.0.12 or seen by experiment:
   consumer is closed and built again where it stood.
 - The consumer has no group: with one, each poll first waits for the group's coordinator, even if records are buffered.
   Offsets are committed through the admin client instead.
-- `allow_auto_create_topics=False` is not passed on by the client, so that asking for an absent topic may create it.
-  Each topic is looked up first by the admin client, which never does.
+- `allow_auto_create_topics=False` is not passed on to where it counts, so that a consumer's or producer's refresh of
+  its metadata brings a deleted topic back; `_open` sets it there.
 - A client that fails to connect in its constructor leaves its thread and sockets behind; `_open` closes them.
 - Lists of end offsets may come back too low (Tansu gives the last batch's first offset plus one), while the high
   watermark of a fetch is right. And an offset beyond the end is silence on Tansu, an error on Apache Kafka.
@@ -185,7 +185,7 @@ def open_producer(connection: KafkaConnection, topic: str, **settings: Any) -> A
     Idempotent, as the client is by default: a retry after a lost answer does not double a record.
 
     Raises:
-        TopicNotFound: there is no such topic (asking with a producer might create it).
+        TopicNotFound: there is no such topic.
     """
     describe_topic(connection, topic)
     return _open(KafkaProducer, connection, acks="all", metrics_enabled=False, **settings)
@@ -476,6 +476,7 @@ def _open(client_class: Any, connection: KafkaConnection, **settings: Any) -> An
 
     def open_network(**network_settings: Any) -> Any:
         network = client_class.DEFAULT_CONFIG["kafka_client"](**network_settings)
+        network.cluster.config["allow_auto_create_topics"] = False
         opened.append(network)
         _remember_failures(network._manager, failures)
         return network

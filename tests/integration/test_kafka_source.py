@@ -250,9 +250,10 @@ def test_identity_changes_when_a_topic_is_made_anew(
     while topic_exists(broker, topic):
         assert monotonic() < deadline
         sleep(0.1)
+    assert_silent(source)
     with pytest.raises(TopicNotFound):
         source.refresh()
-    create_topic(broker, topic)
+    assert create_topic(broker, topic)  # reading has not brought it back
     assert source.identity().cluster_id == before.cluster_id
     assert source.identity().topic_id != before.topic_id
     with pytest.raises(TopicReplaced, match=before.topic_id):
