@@ -163,6 +163,7 @@ class OnlineModel:
         batch = hash_features([[("warm", 1.0)]], 2)
         model.learn(batch, np.ones(1))
         model.predict(batch)
+        model.report()
 
     def report(self) -> dict[str, Any]:
         """The progressive metrics; see `model.metrics`."""

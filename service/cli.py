@@ -63,7 +63,7 @@ Quantile = Annotated[
 NRows = Annotated[
     int | None,
     typer.Option(
-        help="Rows of the table, a power of two. More rows, fewer features that share one; a row takes 144 bytes.",
+        help="Rows of the table, a power of two. More rows, fewer features that share one; a row takes 128 bytes.",
         show_default="262144",
         rich_help_panel="Model",
     ),

@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     )
     quantile: float = Field(0.5, gt=0, lt=1, description="The wanted quantile, with task quantile.")
     n_rows: int = Field(
-        1 << 18, ge=2, le=1 << 30, description="Rows of the table, a power of two; one row takes 144 bytes."
+        1 << 18, ge=2, le=1 << 30, description="Rows of the table, a power of two; one row takes 128 bytes."
     )
     seed: int = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
 
