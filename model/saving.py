@@ -79,6 +79,7 @@ class Saver:
     def __init__(self, store: CheckpointStore, tables: Tables) -> None:
         self.store = store
         self._shadow = Shadow(tables)
+        self._shadow.refresh()  # compiles, or loads, what would else stop the first checkpoint for seconds
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[Saved] | None = None
 
