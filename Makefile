@@ -43,6 +43,7 @@ bench: $(READY) ## Measure quality beside VW and River, and pooling beside torch
 	$(PIP) install -c constraints.txt vowpalwabbit
 	$(RUN) bench.quality --peers fast
 	$(RUN) bench.pooling
+	$(RUN) bench.decode
 
 up: ## Start Kafka, the service and the test producer in containers
 	DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 $(COMPOSE) up -d --build

@@ -179,7 +179,6 @@ def learn_file(
     """
     tables = Tables.create(model_config)
     model = OnlineModel(tables)
-    model.warm_up()
     source = FileSource(path)
     samples = _Samples()
     saver, loaded = None, None
@@ -188,6 +187,8 @@ def learn_file(
         loaded = store.load_newest(describe_configuration(model_config, event_format), tables.tensors)
         saver = Saver(store, tables)
     decoder = EventDecoder(event_format, model_config.task, model_config.n_rows)
+    model.warm_up()
+    decoder.warm_up()
     loop = LearnLoop(model, source, decoder, samples, saver, checkpoint_seconds)
     if loaded is not None:
         loop.resume(loaded)

@@ -2,21 +2,26 @@
 
 An event is one JSON object: the features, and optionally ``label``, ``weight``, ``id`` and ``timestamp``. Kafka, HTTP
 and files all come through here.
+
+What an event means is written here and in `model.features`. `consumer.scan` is a faster way to the same result for most
+events.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.scan import FEATURES, IGNORED, LABEL, LEARN, LEFT, UNLABELLED, WEIGHT, Limits, Scanned, pack_names, scan
 from model.config import Task
 from model.errors import FeatureError, LabelError
 from model.features import Batch, Feature, FeatureRules, flatten, hash_features
+from model.kernel import LABEL_LIMIT
 from model.learner import check_label
 
 MAX_WEIGHT = 1e6  # an event that counts more than a million times is a mistake, and would drown the stream
@@ -84,7 +89,11 @@ class Decoded(msgspec.Struct, frozen=True):
 
 
 class EventDecoder:
-    """Decodes events of one format for one task."""
+    """Decodes events of one format for one task.
+
+    Args:
+        n_rows: of the table, a power of two.
+    """
 
     def __init__(self, format: EventFormat, task: Task, n_rows: int) -> None:
         self.format = format
@@ -93,32 +102,20 @@ class EventDecoder:
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
         outer = {format.label_field, "weight", "id", "timestamp"} if not format.features_field else set()
         self._left_out = frozenset(outer.union(format.ignored_features))
+        self._names = pack_names(self._name_roles())
+        self._limits = self._scan_limits()
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """Decodes N messages; never raises for what is in them."""
-        events: list[Event] = []
-        kept: list[int] = []
-        rejections: list[tuple[int, EventRejected]] = []
-        n_unlabelled = 0
-        for index, value in enumerate(values):
-            try:
-                event = self.decode_one(value)
-            except EventRejected as rejected:
-                rejections.append((index, rejected))
-                continue
-            if event.label is None:
-                n_unlabelled += 1
-                continue
-            events.append(event)
-            kept.append(index)
-        return Decoded(
-            batch=hash_features([event.features for event in events], self.n_rows),
-            labels=np.array([event.label for event in events], np.float64),
-            weights=np.array([event.weight for event in events], np.float64),
-            kept=np.array(kept, np.int64),
-            rejections=rejections,
-            n_unlabelled=n_unlabelled,
-        )
+        if self.format.rules.has_globs:
+            return self._parse_all(values, range(len(values)))
+        scanned = scan(values, self._names, self._limits)
+        parsed = self._parse_all(values, np.flatnonzero(scanned.outcomes == LEFT).tolist())
+        return _merge(scanned, parsed)
+
+    def warm_up(self) -> None:
+        """Compiles or loads the compiled part, so that the first event doesn't wait for it."""
+        self.decode([])
 
     def decode_one(self, value: bytes | None) -> Event:
         """One message.
@@ -156,6 +153,56 @@ class EventDecoder:
             return flatten(features, self.format.rules)
         except FeatureError as error:
             raise EventRejected(error.reason, str(error), error.key) from error
+
+    def _parse_all(self, values: Sequence[bytes | None], places: Iterable[int]) -> Decoded:
+        """Decodes the messages at `places`, one by one; `kept` and `rejections` count among all of `values`."""
+        events: list[Event] = []
+        kept: list[int] = []
+        rejections: list[tuple[int, EventRejected]] = []
+        n_unlabelled = 0
+        for place in places:
+            try:
+                event = self.decode_one(values[place])
+            except EventRejected as rejected:
+                rejections.append((place, rejected))
+                continue
+            if event.label is None:
+                n_unlabelled += 1
+                continue
+            events.append(event)
+            kept.append(place)
+        return Decoded(
+            batch=hash_features([event.features for event in events], self.n_rows),
+            labels=np.array([event.label for event in events], np.float64),
+            weights=np.array([event.weight for event in events], np.float64),
+            kept=np.array(kept, np.int64),
+            rejections=rejections,
+            n_unlabelled=n_unlabelled,
+        )
+
+    def _name_roles(self) -> dict[str, int]:
+        roles = dict.fromkeys(self._left_out, IGNORED)
+        fields = [(self.format.label_field, LABEL), ("weight", WEIGHT)]
+        if self.format.features_field:
+            fields.append((self.format.features_field, FEATURES))
+        for name, role in fields:
+            roles[name] = roles.get(name, 0) | role
+        return roles
+
+    def _scan_limits(self) -> Limits:
+        rules = self.format.rules
+        return Limits(
+            is_whole=not self.format.features_field,
+            has_ignored=bool(self._left_out),
+            is_binary=self.task is Task.BINARY,
+            lowest=0.0 if self.task is Task.COUNTS else -LABEL_LIMIT,
+            highest=LABEL_LIMIT,
+            max_weight=MAX_WEIGHT,
+            max_features=rules.max_features,
+            max_name_bytes=rules.max_key_length,  # a character takes a byte or more
+            max_event_bytes=self.format.max_event_bytes,
+            n_rows=self.n_rows,
+        )
 
     def _parse(self, value: bytes | None) -> Any:
         if not value:
@@ -195,6 +242,43 @@ class EventDecoder:
             raise EventRejected("bad_label", str(error), name) from error
 
 
+def _merge(scanned: Scanned, parsed: Decoded) -> Decoded:
+    """What the scan found and what it left, in the messages' order."""
+    n_unlabelled = int(np.count_nonzero(scanned.outcomes == UNLABELLED)) + parsed.n_unlabelled
+    is_kept = scanned.outcomes == LEARN
+    rows, values, is_number = scanned.rows, scanned.values, scanned.is_number
+    sizes = np.diff(scanned.offsets)
+    labels, weights = scanned.labels, scanned.weights
+    if len(parsed.kept):
+        is_kept[parsed.kept] = True
+        sizes[parsed.kept] = np.diff(parsed.batch.offsets)
+        labels[parsed.kept], weights[parsed.kept] = parsed.labels, parsed.weights
+        is_parsed = np.zeros(len(is_kept), np.bool_)
+        is_parsed[parsed.kept] = True
+        is_parsed = np.repeat(is_parsed, sizes)  # (nnz,)
+        rows = _weave(is_parsed, parsed.batch.rows, rows)
+        values = _weave(is_parsed, parsed.batch.values, values)
+        is_number = _weave(is_parsed, parsed.batch.is_number, is_number)
+    offsets = np.zeros(np.count_nonzero(is_kept) + 1, np.int64)
+    np.cumsum(sizes[is_kept], out=offsets[1:])
+    return Decoded(
+        batch=Batch(rows, offsets, values, is_number),
+        labels=labels[is_kept],
+        weights=weights[is_kept],
+        kept=np.flatnonzero(is_kept),
+        rejections=parsed.rejections,
+        n_unlabelled=n_unlabelled,
+    )
+
+
+def _weave(is_first: NDArray[np.bool_], first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+    """The elements of two arrays, in order: the next of `first` where `is_first`, else the next of `second`."""
+    woven = np.empty(len(is_first), first.dtype)
+    woven[is_first] = first
+    woven[~is_first] = second
+    return woven
+
+
 def _read_weight(weight: Any) -> float:
     if weight is None:
         return 1.0
@@ -206,10 +290,21 @@ def _read_weight(weight: Any) -> float:
 def _describe(value: Any) -> str:
     if value is None:
         return "null"
-    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
+    names = {
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        str: "a string",
+        list: "an array",
+        dict: "an object",
+    }
     return names.get(type(value), f"a {type(value).__name__}")
 
 
 def _quote(value: Any) -> str:
-    text = value if isinstance(value, float) and not math.isfinite(value) else msgspec.json.encode(value).decode()
-    return str(text)[:80]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    try:
+        return msgspec.json.encode(value).decode()[:80]
+    except RecursionError:  # nested exactly as deep as can be read, which is deeper than can be written
+        return _describe(value)

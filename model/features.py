@@ -42,6 +42,11 @@ class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
     max_depth: int = 16
     max_key_length: int = 512
 
+    @property
+    def has_globs(self) -> bool:
+        """Whether any feature's type is set by its name."""
+        return bool(self.categorical_features or self.numeric_features)
+
 
 class Batch(msgspec.Struct, frozen=True):
     """Hashed features of B events, nnz features in all, ready for the kernel.
@@ -78,7 +83,7 @@ def flatten(features: Mapping[str, Any], rules: FeatureRules) -> list[Feature]:
 def _flatten_object(
     features: Mapping[str, Any], prefix: str, rules: FeatureRules, depth: int, flat: list[Feature]
 ) -> None:
-    has_globs = bool(rules.categorical_features or rules.numeric_features)
+    has_globs = rules.has_globs
     for key, value in features.items():
         name = prefix + key
         if len(name) > rules.max_key_length:
@@ -146,7 +151,7 @@ def _as_number(text: str) -> float | None:
 
 
 def _wanted_as(name: str, rules: FeatureRules) -> str:
-    if not (rules.categorical_features or rules.numeric_features):
+    if not rules.has_globs:
         return ""
     return _match_globs(name, rules.categorical_features, rules.numeric_features)
 

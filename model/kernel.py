@@ -21,6 +21,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+# Stages of an event are inlined (forceinline): Numba counts references of every array at a call, atomically.
+
 # --- experts --------------------------------------------------------------------------------------------------------
 
 
@@ -204,7 +206,7 @@ def place(x, number, moved):  # type: ignore[no-untyped-def]
     return clip(t, -NUMBER_LIMIT, NUMBER_LIMIT)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def activate(begin, end, rows, values, is_number, numbers, n_rows, scratch):  # type: ignore[no-untyped-def]
     """Turns features [begin, end) into activations; returns how many, and how many numbers they hold."""
     n = 0
@@ -238,7 +240,7 @@ def activate(begin, end, rows, values, is_number, numbers, n_rows, scratch):  # 
     return n, n_numbers
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def score(n, table, touched, state, scratch):  # type: ignore[no-untyped-def]
     """Each expert's score and its variance, as of the event that comes next; writes to `scratch` only."""
     tick = state[EVENTS] + 1.0
@@ -363,7 +365,7 @@ def pinball(error, quantile):  # type: ignore[no-untyped-def]
     return error * quantile if error > 0.0 else error * (quantile - 1.0)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def update_rows(n, table, touched, state, scratch):  # type: ignore[no-untyped-def]
     """Moves every active row by its expert's step; a row's first touch by an event also ages it to this event."""
     tick = np.int64(state[EVENTS])
@@ -429,7 +431,7 @@ def update_mix(g, h, state, scratch):  # type: ignore[no-untyped-def]
             state[at] += DRIFT_MIX
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def update_curve(mixed, y, weight, state):  # type: ignore[no-untyped-def]
     """Moves the two knots of the calibration curve that enclose the mixed score."""
     logit, knot, share = calibrate(mixed, state)
@@ -448,16 +450,17 @@ def update_curve(mixed, y, weight, state):  # type: ignore[no-untyped-def]
     state[CURVE_VARIANCE + knot + 1] = min(shrunk + DRIFT_CURVE, PRIOR_CURVE)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def learn_one(task, quantile, n, n_numbers, mixed, label, weight, table, touched, numbers, state, scratch):  # type: ignore[no-untyped-def]
     """One step after `score` and `mix`; returns False, with nothing written, where a step would not stay finite."""
     label_weight, mean, variance = state[LABEL_WEIGHT], state[LABEL_MEAN], state[LABEL_VARIANCE]
     if weight > 0.0:
         label_weight += weight
+        share = weight / label_weight  # exactly 1 for the first label, so that its distance from the mean is exactly 0
         delta = label - mean
-        mean += delta * weight / label_weight
-        if label_weight > weight:
-            variance += (delta * (label - mean) - variance) * weight / label_weight
+        mean += delta * share
+        if share < 1.0:
+            variance += (delta * (label - mean) - variance) * share
     y = label
     offset = 0.0
     if task == COUNTS:

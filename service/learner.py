@@ -77,14 +77,16 @@ class Learner:
         tables = Tables.create(settings.model, directory)
         loaded = store.load_newest(describe_configuration(settings.model, settings.event_format), tables.tensors)
         model = OnlineModel(tables)
+        decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
         model.warm_up()
+        decoder.warm_up()
         saver = Saver(store, tables)
         source = KafkaSource(settings.connection, settings.topic, settings.group_id, settings.start_at)
         letters = DeadLetters(settings.connection, settings.topic)
         loop = LearnLoop(
             model,
             source,
-            EventDecoder(settings.event_format, settings.task, settings.n_rows),
+            decoder,
             letters,
             saver,
             settings.checkpoint_seconds,

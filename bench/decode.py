@@ -1,0 +1,116 @@
+"""How fast do JSON bytes become hashed rows? `python -m bench.decode [--json]`, about fifteen seconds.
+
+Polls of 2,000 messages, of two kinds: real flights (nine strings and an integer), and ten floats in full length. The
+ways, each with all that it needs:
+
+- msgspec only: the bytes are parsed to dicts, and nothing more. The yardstick.
+- parsed: what every message took before the fast path, and what unusual ones still take: parse, flatten, hash.
+- decode: what the learner calls. Nearly all of these messages go through the compiled loop of `consumer.scan`.
+
+All ways take turns in one process on one thread; each figure is the median of that thread's CPU time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from consumer.wire import EventDecoder, EventFormat
+from model.config import Task
+from model.features import hash_features
+from producer.events import encode
+from producer.flights import flights
+
+POLL_MESSAGES = 2_000
+N_POLLS = 5
+N_TURNS = 21
+N_ROWS = 1 << 18
+YARDSTICK = "msgspec only"
+
+
+def make_numbers() -> list[bytes]:
+    """Events of ten random floats."""
+    rng = random.Random(0)
+    events = (
+        {"features": {f"x{k}": rng.gauss(0.0, 1.0) for k in range(10)}, "label": rng.randint(0, 1)}
+        for _ in range(N_POLLS * POLL_MESSAGES)
+    )
+    return list(map(msgspec.json.encode, events))
+
+
+def make_ways() -> dict[str, Callable[[list[bytes]], object]]:
+    """Each way takes one poll."""
+    decoder = EventDecoder(EventFormat(), Task.BINARY, N_ROWS)
+    decoder.warm_up()
+    parse = msgspec.json.Decoder().decode
+
+    def parse_only(messages: list[bytes]) -> None:
+        for message in messages:
+            parse(message)
+
+    def parse_and_hash(messages: list[bytes]) -> object:
+        return hash_features([decoder.decode_one(message).features for message in messages], N_ROWS)
+
+    return {YARDSTICK: parse_only, "parsed": parse_and_hash, "decode": decoder.decode}
+
+
+def time_ways_us(messages: list[bytes]) -> dict[str, float]:
+    """Each way's median CPU time a message, in us."""
+    polls = [messages[begin : begin + POLL_MESSAGES] for begin in range(0, len(messages), POLL_MESSAGES)]
+    ways = make_ways()
+    times_us: dict[str, list[float]] = {name: [] for name in ways}
+    order = random.Random(0)
+    for _ in range(N_TURNS):
+        for name in order.sample(list(ways), len(ways)):
+            start = time.thread_time()
+            for poll in polls:
+                ways[name](poll)
+            times_us[name].append((time.thread_time() - start) * 1e6 / len(messages))
+    return {name: statistics.median(times) for name, times in times_us.items()}
+
+
+def measure() -> list[dict[str, Any]]:
+    """One result for each kind of event."""
+    results = []
+    for kind, messages in {
+        "flights": list(islice(encode(flights()), N_POLLS * POLL_MESSAGES)),
+        "numbers": make_numbers(),
+    }.items():
+        medians_us = time_ways_us(messages)
+        results.append(
+            {
+                "kind": kind,
+                "bytes": statistics.mean(map(len, messages)),
+                "median_us": medians_us,
+                "of_msgspec": {name: median / medians_us[YARDSTICK] for name, median in medians_us.items()},
+            }
+        )
+    return results
+
+
+def main() -> None:
+    """Print the results as a table, or as one line of JSON."""
+    parser = argparse.ArgumentParser(description="Time decoding by stage, in one run.")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    as_json = parser.parse_args().json
+    results = measure()
+    if as_json:
+        print(json.dumps({"poll_messages": POLL_MESSAGES, "results": results}))
+        return
+    print(f"polls of {POLL_MESSAGES} messages, one thread; median CPU us a message, and as a share of msgspec's\n")
+    for result in results:
+        print(f"{result['kind']}, {result['bytes']:.0f} bytes each")
+        for name, median_us in result["median_us"].items():
+            print(f"  {name:<20}{median_us:9.3f}{result['of_msgspec'][name]:8.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,345 @@
+"""The compiled fast path against parsing, flattening and hashing: the same for every message."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from consumer.wire import Event, EventDecoder, EventFormat, EventRejected
+from model.config import Task
+from model.features import FeatureRules, hash_features
+
+FORMATS = [
+    EventFormat(),
+    EventFormat(features_field=""),
+    EventFormat(features_field="", ignored_features=("a", "löwe"), label_field="y"),
+    EventFormat(ignored_features=("a", "features", "label")),
+    EventFormat(label_field="weight"),
+    EventFormat(label_field="features"),
+    EventFormat(features_field="label"),
+    EventFormat(features_field="weight", label_field="löwe"),
+    EventFormat(features_field="", label_field="id"),
+    EventFormat(rules=FeatureRules(max_features=3, max_key_length=4), max_event_bytes=120),
+    EventFormat(rules=FeatureRules(categorical_features=("a*",), numeric_features=("b",))),
+]
+DECODERS = [
+    EventDecoder(format, task, n_rows)
+    for format in FORMATS
+    for task, n_rows in zip(Task, (1 << 18, 2, 1 << 30, 64), strict=True)
+]
+
+
+class CountingDecoder(EventDecoder):
+    """Counts the messages that the fast path leaves."""
+
+    n_left = 0
+
+    def decode_one(self, value: bytes | None) -> Event:
+        self.n_left += 1
+        return super().decode_one(value)
+
+
+def assert_same(decoder: EventDecoder, messages: Sequence[bytes | None]) -> None:
+    """`decode` gives what `decode_one` and `hash_features` say, to the bit."""
+    events: list[tuple[int, Event]] = []
+    rejections = []
+    n_unlabelled = 0
+    for index, message in enumerate(messages):
+        try:
+            event = decoder.decode_one(message)
+        except EventRejected as rejected:
+            rejections.append((index, rejected.reason, str(rejected), rejected.key))
+            continue
+        if event.label is None:
+            n_unlabelled += 1
+        else:
+            events.append((index, event))
+    expected = hash_features([event.features for _, event in events], decoder.n_rows)
+
+    decoded = decoder.decode(messages)
+    found = [(index, rejected.reason, str(rejected), rejected.key) for index, rejected in decoded.rejections]
+    assert found == rejections
+    assert decoded.n_unlabelled == n_unlabelled
+    assert decoded.kept.tolist() == [index for index, _ in events]
+    assert_equal(decoded.labels, np.array([event.label for _, event in events], np.float64))
+    assert_equal(decoded.weights, np.array([event.weight for _, event in events], np.float64))
+    assert_equal(decoded.batch.rows, expected.rows)
+    assert_equal(decoded.batch.offsets, expected.offsets)
+    assert_equal(decoded.batch.values, expected.values)
+    assert_equal(decoded.batch.is_number, expected.is_number)
+
+
+def assert_equal(found: NDArray[Any], expected: NDArray[Any]) -> None:
+    assert found.dtype == expected.dtype
+    assert found.tolist() == expected.tolist()
+    assert found.tobytes() == expected.tobytes()  # -0.0 is not 0.0
+
+
+# --- messages: plain events, or those with something odd in them ----------------------------------------------------
+
+SPACES = st.sampled_from([""] * 6 + [" ", "\n", "\t", "\r", " \r\n\t "])  # one an object
+NAMES = ["a", "b", "price", "löwe", "id", "y", "label", "weight", "features", "timestamp", "a=b", "日本", "x" * 9, ""]
+TEXTS = st.text(st.characters(exclude_characters='"\\', exclude_categories=["Cc", "Cs"]), max_size=12)
+NUMBERS = st.one_of(
+    st.integers(-20, 20).map(str),
+    st.integers(-(10**18), 10**18).map(str),
+    st.floats(-1000, 1000).map(repr),
+    st.floats(allow_nan=False, allow_infinity=False, width=32).map(repr),
+    st.from_regex(r"-?(0|[1-9][0-9]{0,9})(\.[0-9]{1,10})?([eE][+-]?[0-9]{1,2})?", fullmatch=True),
+    st.sampled_from(
+        ["0", "0.0", "-0.0", "1e22", "1e23", "9007199254740993", "9007199254740993.0", "0.3000000000000000"]
+    ),
+)
+VALUES = st.one_of(TEXTS.map(lambda text: f'"{text}"'), NUMBERS, st.sampled_from(["true", "false", "null"]))
+LABELS = st.sampled_from(["0", "1"] * 4 + ["1.0", "-0.0", "true", "false", "null", "2", "1e200", "-7.5", '"1"'])
+WEIGHTS = st.sampled_from(["0", "1", "2.5", "1e6", "0.1e-3", "-0.0", "null"] * 2 + ["1000001", "-1", "true", '"1"'])
+
+
+def write(members: dict[str, str], space: str) -> str:
+    """The text of an object."""
+    inside = f"{space},{space}".join(f'"{name}"{space}:{space}{value}' for name, value in members.items())
+    return f"{{{space}{inside}{space}}}"
+
+
+@st.composite
+def members(draw: st.DrawFn, min_size: int) -> dict[str, str]:
+    """The names of an object and the text of their values."""
+    names = draw(st.lists(st.sampled_from(NAMES), min_size=min_size, max_size=5, unique=True))
+    return {name: draw(VALUES) for name in names}
+
+
+@st.composite
+def plain_events(draw: st.DrawFn, format: EventFormat) -> bytes:
+    """Mostly what can be learned from."""
+    fields = draw(members(0))
+    if "weight" in fields:
+        fields["weight"] = draw(WEIGHTS)
+    if format.features_field:
+        fields[format.features_field] = write(draw(members(1)), draw(SPACES))
+    fields[format.label_field] = draw(LABELS)
+    space = draw(SPACES)
+    return (space + write({name: fields[name] for name in draw(st.permutations(list(fields)))}, space) + space).encode()
+
+
+ODD_TEXTS = [
+    *(b"\\u0061", b"\\n", b'\\"', b"\\\\", b"\\", b"\\x", b"\\ud83e\\udd81", b"\\ud800", b"x" * 513),  # escapes
+    *(b"\0", b"\x1f", b"\n", b"\t", b"\x0b", b"\x0c", b"\x7f", b" ", b"\xc2\xa0", b"\xef\xbb\xbf"),
+    *(
+        b"\xc3",
+        b"\xff",
+        b"\x80",
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xe2\x82",
+        b"\xe0\x9f\xbf",
+        b"\xe0\xa0\x80",
+    ),  # UTF-8, or not
+    *(b"\xed\x9f\xbf", b"\xed\xa0\x80", b"\xf0\x8f\xbf\xbf", b"\xf0\x90\x80\x80", b"\xf0\x9f\xa6"),
+    *(b"\xf4\x8f\xbf\xbf", b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80"),
+]
+ODD_VALUES = [
+    *b"-0 00 01 -01 1. .5 - +1 --1 1e 1e+ 1a 0x10 1_0 NaN Infinity -Infinity nul nulll True trub falsy xalse".split(),
+    *b"1E-5 1e+05 1e-0 1E+00 1e0000005 1e18446744073709551617 0e999 0e-9999 1e280 1e281 -1e290 1e300 1.5e308".split(),
+    *b"1e309 1e99999 1e-400 5e-324 2e-324 4503599627370497.5 9007199254741012e1 1000000.0000001".split(),
+    *b"9223372036854775808 -9223372036854775808 -9223372036854775809 9999999999999999999 18446744073709551615".split(),
+    *(b"18446744073709551616", b"1" + b"0" * 100, b"1" + b"0" * 101, b"1" + b"0" * 400, b"1." + b"0" * 18),
+    *(b"0." + b"0" * 30 + b"1", b"0." + b"3" * 19, b"", b"{}", b"[]", b'[1,true,"x"]', b'{"a":{"b":[]}}'),
+]
+ODD_MARKS = [b'"', b"{", b"}", b",", b":", b"[", b"]", b"-", b".", b"e", b"1", b'"a":1,', b"}}", b",}", b"{}", b'"":']
+
+
+@st.composite
+def odd_events(draw: st.DrawFn, format: EventFormat) -> bytes:
+    """A plain event with one or two changes."""
+    message = draw(plain_events(format))
+    for _ in range(draw(st.integers(1, 2))):
+        begin, end, odd = draw(st.one_of(change_text(message), change_value(message), repeat(message), change(message)))
+        message = message[:begin] + odd + message[end:]
+    return message
+
+
+Change = st.SearchStrategy[tuple[int, int, bytes]]  # bytes to be replaced, from and to, and by what
+
+
+def change_text(message: bytes) -> Change:
+    """Something before or behind a quote."""
+    places = [at + behind for at, c in enumerate(message) if c == ord('"') for behind in (0, 1)] or [0]
+    return st.tuples(st.sampled_from(places), st.sampled_from(ODD_TEXTS)).map(lambda drawn: (drawn[0], *drawn))
+
+
+def change_value(message: bytes) -> Change:
+    """Another value for some name."""
+    spans = [match.span(1) for match in re.finditer(rb":([^,{}]*)(?=[,}])", message)] or [(0, 0)]
+    return st.tuples(st.sampled_from(spans), st.sampled_from(ODD_VALUES)).map(lambda drawn: (*drawn[0], drawn[1]))
+
+
+def repeat(message: bytes) -> Change:
+    """A name and its value once more, somewhere."""
+    pairs = re.findall(rb'"[^"]*"\s*:[^,{}]*', message) or [b'"a":1']
+    places = [at + 1 for at, c in enumerate(message) if c in b"{,"] or [0]
+    return st.tuples(st.sampled_from(places), st.sampled_from(pairs)).map(
+        lambda drawn: (drawn[0], drawn[0], drawn[1] + b",")
+    )
+
+
+def change(message: bytes) -> Change:
+    """Up to three bytes, anywhere."""
+    odd = st.one_of(st.binary(max_size=3), st.sampled_from(ODD_MARKS))
+    begins = st.integers(0, len(message))
+    return st.tuples(begins, st.integers(0, 3), odd).map(lambda drawn: (drawn[0], drawn[0] + drawn[1], drawn[2]))
+
+
+@st.composite
+def polls(draw: st.DrawFn) -> tuple[EventDecoder, list[bytes | None]]:
+    """Messages, and who is to decode them."""
+    decoder = draw(st.sampled_from(DECODERS[:8]) | st.sampled_from(DECODERS))  # the usual formats more often
+    plain, odd = plain_events(decoder.format), odd_events(decoder.format)
+    return decoder, draw(st.lists(st.one_of(plain, odd, plain, odd, st.none() | st.binary(max_size=8)), max_size=6))
+
+
+@settings(deadline=None, max_examples=300)
+@given(polls())
+def test_any_bytes_give_what_parsing_gives(poll: tuple[EventDecoder, list[bytes | None]]) -> None:
+    assert_same(*poll)
+
+
+PLAIN = [
+    b'{"features":{"carrier":"UA","flight":"1545","distance":1400},"label":0,"id":"flight-0","timestamp":"2013-01-01"}',
+    b'{"features":{"color":"blue","price":-15.26,"new":true,"old":false,"size":null},"label":1,"weight":0.5}',
+    b'{"features":{"a":-1.5e-7,"b":123456789012345678,"c":0.00012345678901234567},"label":1.0}\n',
+    b' { "id" : null , "label" : 1 , "features" : { "a" : "x" , "" : "" }, "weight" : null } ',
+    '{"features":{"löwe":"日本語 🦁"},"label":true}'.encode(),
+    b'{"features":{"a":"b","akqlrggi":1},"label":0}',  # this name's hash is -2**31
+    b'{"features":{"a":-0.0,"b":0,"c":1E+3,"d":17000000000000000.0},"label":-0.0,"meta":false}',
+    b'{"features":{"label":"x","weight":2,"features":3},"label":1}',
+    b'{"features":{"a":1}}',
+    b'{"features":{"a":1},"label":null}',
+]
+
+
+PLACES = [
+    b'{"features":{"a":"b","@":1},"label":1}',
+    b'{"features":{"a":"b@","c@d":2.5},"label":1}',
+    b'{"features":{"a":"12345@","1234567@":"x"},"label":1}',
+    b'{"features":{"a":"b"},"label":1,"id":"@","@":"c"}',
+]
+VALUE_PLACES = [
+    b'{"features":{"a":@},"label":1}',
+    b'{"features":{"a":"b","c":@,"d":1},"label":0}',
+    b'{"features":{"a":"b"},"label":@}',
+    b'{"features":{"a":"b"},"label":1,"weight":@ }',
+    b'{"id":@,"features":{"a":"b"},"label":1}',
+    b'{"features":@,"label":1}',
+]
+
+
+FIELDS = [
+    *('"label":1', '"label":0', '"label":null', '"weight":2', '"weight":null', '"a":1', '"y":1', '"löwe":1', '"id":0'),
+    *('"features":{"a":1,"label":0,"weight":3}', '"features":{"b":"x","löwe":0}', '"features":0'),
+]
+
+
+def test_every_odd_piece_in_every_place() -> None:
+    messages = [place.replace(b"@", text) for place in PLACES for text in ODD_TEXTS]
+    messages += [place.replace(b"@", value) for place in VALUE_PLACES for value in ODD_VALUES]
+    for decoder in DECODERS:
+        assert_same(decoder, messages)
+
+
+def test_every_three_fields() -> None:
+    """In every order, also one of them twice."""
+    messages = [f"{{{','.join(fields)}}}".encode() for fields in product(FIELDS, repeat=3)]
+    for decoder in DECODERS:
+        assert_same(decoder, messages)
+
+
+@pytest.mark.parametrize("message", PLAIN[:6], ids=range(6))
+def test_every_cut_and_every_mark_in_every_place(message: bytes) -> None:
+    decoder = EventDecoder(EventFormat(), Task.BINARY, 1 << 18)
+    begins = range(len(message) + 1)
+    assert_same(decoder, [message[:begin] for begin in begins])
+    assert_same(decoder, [message[:begin] + message[begin + 1 :] for begin in begins])
+    for mark in [*ODD_MARKS, b"\0", b" ", b"\x0b", b"\x80", b"\\"]:
+        assert_same(decoder, [message[:begin] + mark + message[begin:] for begin in begins])
+        assert_same(decoder, [message[:begin] + mark + message[begin + 1 :] for begin in begins])
+
+
+@pytest.mark.parametrize("n_rows", [2, 1 << 18, 1 << 30])
+def test_plain_events_are_scanned(n_rows: int) -> None:
+    decoder = CountingDecoder(EventFormat(), Task.BINARY, n_rows)
+    assert decoder.decode(PLAIN).n_unlabelled == 2
+    assert decoder.n_left == 0
+    assert_same(decoder, PLAIN)
+
+
+@pytest.mark.parametrize("task", Task)
+def test_whole_events_are_scanned(task: Task) -> None:
+    messages = [
+        b'{"a":1,"b":"x","id":7,"weight":2,"timestamp":"now","y":true,"label":1,"c":3}',
+        b'{"b":"x","c":3,"y":0}',
+    ]
+    decoder = CountingDecoder(
+        EventFormat(features_field="", label_field="y", ignored_features=("c", "d")), task, 1 << 18
+    )
+    decoded = decoder.decode(messages)
+    assert decoder.n_left == 0
+    assert decoded.weights.tolist() == [2.0, 1.0]
+    assert np.diff(decoded.batch.offsets).tolist() == [5, 1]  # a twice, b, label twice; b
+    assert_same(decoder, messages)
+
+
+def test_left_ones_take_their_place_between_the_others() -> None:
+    left = [
+        b'{"features":{"a":{"b":1}},"label":1}',
+        b'{"features":{"a":["x"],"\\u0061":2},"label":0,"weight":3}',
+        b"{}",
+    ]
+    messages = [left[0], PLAIN[0], left[2], left[1], PLAIN[8], PLAIN[1], None, PLAIN[2], left[0]]
+    decoder = CountingDecoder(EventFormat(), Task.BINARY, 1 << 18)
+    decoded = decoder.decode(messages)
+    assert decoder.n_left == 5
+    assert decoded.kept.tolist() == [0, 1, 3, 5, 7, 8]
+    assert [index for index, _ in decoded.rejections] == [2, 6]
+    assert decoded.n_unlabelled == 1
+    assert_same(decoder, messages)
+
+
+def test_numbers_are_those_that_python_reads() -> None:
+    """Of all sizes and lengths, as programs write them; the fast path leaves hardly any."""
+    rng = random.Random(0)
+    texts = [repr(rng.gauss(0.0, 1.0) * 10.0 ** rng.randint(-200, 90)) for _ in range(4000)]
+    texts += [repr(rng.random()) for _ in range(4000)]
+    texts += [f"{rng.uniform(-1e6, 1e6):.{rng.randint(1, 9)}f}" for _ in range(4000)]
+    decoder = CountingDecoder(EventFormat(features_field=""), Task.REGRESSION, 2)
+    decoded = decoder.decode([f'{{"x":{text},"label":{text}}}'.encode() for text in texts])
+    assert decoder.n_left < 4
+    assert decoded.labels.tolist() == [float(text) for text in texts]
+    assert decoded.batch.values.tolist() == [float(text) for text in texts]
+
+
+@pytest.mark.parametrize("n_names", [1, 500, 4096, 9000])
+@pytest.mark.parametrize("repeated", [None, 0, 1])
+def test_many_names(n_names: int, repeated: int | None) -> None:
+    """Up to more than the set of names holds, and with the first or the last name again at the end."""
+    names = [f"name-{number}" for number in range(n_names)]
+    names += [] if repeated is None else [names[-1 if repeated else 0]]
+    text = ",".join(f'"{name}":"{number}"' for number, name in enumerate(names))
+    message = f'{{"features":{{{text}}},"label":1}}'.encode()
+    decoder = EventDecoder(EventFormat(rules=FeatureRules(max_features=10_000)), Task.BINARY, 1 << 18)
+    assert decoder.decode([message]).batch.offsets.tolist() == [0, n_names]
+    assert_same(decoder, [message, PLAIN[0], message])
+
+
+def test_no_messages() -> None:
+    decoder = EventDecoder(EventFormat(), Task.BINARY, 2)
+    assert_same(decoder, [])
+    assert decoder.decode([]).batch.offsets.tolist() == [0]
