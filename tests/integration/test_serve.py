@@ -29,7 +29,7 @@ from model.checkpoint import CheckpointStore, read
 from model.config import ModelConfig, Task
 from model.learner import OnlineModel
 from model.tables import Tables
-from producer import encode, synthetic
+from producer import encode, replay, synthetic
 
 READY_S = 180.0  # the first start on a machine compiles the kernels
 N_ROWS = 1 << 12
@@ -195,19 +195,29 @@ def learn_uninterrupted(connection: KafkaConnection, topic: str, position: int) 
     return model
 
 
+def is_ingesting(status: LearnerStatus, begin: float) -> bool:
+    """Whether a learner started after `begin` is in the midst of learning."""
+    return status.started_at > begin and status.state == "learning" and status.events_per_second > 0
+
+
 def test_stopped_and_started_again_is_as_if_never_stopped(
     service: Service, publisher: Publisher, broker: KafkaConnection, topic: str
 ) -> None:
     """Three SIGTERMs in the midst of ingest: all tensors are bit for bit the uninterrupted run's."""
     n_events = 60_000
-    for number, event in enumerate(encode(synthetic(n_events))):
-        publisher.send(b"{" if number % 1000 == 7 else event)
-    publisher.flush()
-    for target in (2_000, 20_000, 40_000):
+    events = (b"{" if number % 1000 == 7 else event for number, event in enumerate(encode(synthetic(n_events))))
+    feeder = threading.Thread(target=replay, args=(events, publisher.send, 2_500.0))  # events come all the while
+    feeder.start()
+    for number in range(3):
+        begin = time.time()
         service.start()
-        service.wait(lambda target=target: service.status().events > target, f"{target} events")  # type: ignore[misc]
+        service.wait(lambda begin=begin: is_ingesting(service.status(), begin), f"ingest {number}")  # type: ignore[misc]
         assert service.stop() == 0, service.log
         assert service.status().state == "stopped"
+    stopped_at = service.status().events
+    feeder.join()
+    publisher.flush()
+    assert 0 < stopped_at < n_events - n_events // 1000  # or nothing was left for the last start
     service.start().wait_position(n_events)
     assert service.stop() == 0, service.log
     newest = CheckpointStore(service.folder / "checkpoints", 3).list()[0]
