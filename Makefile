@@ -39,11 +39,12 @@ check: $(READY) ## Check style, types and import directions
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-bench: $(READY) ## Measure quality beside VW and River, and pooling beside torch's (10 minutes)
+bench: $(READY) ## Measure quality beside VW and River, pooling beside torch's, decoding, and serving while learning
 	$(PIP) install -c constraints.txt vowpalwabbit
 	$(RUN) bench.quality --peers fast
 	$(RUN) bench.pooling
 	$(RUN) bench.decode
+	$(RUN) bench.serving
 
 up: ## Start Kafka, the service and the test producer in containers
 	DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 $(COMPOSE) up -d --build

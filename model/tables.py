@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,12 @@ import torch
 
 from model import kernel
 from model.config import ModelConfig
+from model.errors import ConfigurationError
 from model.metrics import ProgressiveMetrics
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"
+GATE_FILE = "gate"
 MAX_PARTITIONS = 4096  # slots for positions; a topic with more partitions is refused
 METRICS_PREFIX = "metrics."
 
@@ -51,11 +54,15 @@ class Tables:
         self.config = config
         self.tensors = dict(tensors)
         self.directory = directory
-        self._lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600) if directory else None
+        self._locks = [_open_lock(directory / name) for name in (GATE_FILE, LOCK_FILE)] if directory else []
 
     @classmethod
     def create(cls, config: ModelConfig, directory: Path | None = None) -> Tables:
-        """Fresh tables: in `directory` (made, to be attached by others) or, without one, in plain memory."""
+        """Fresh tables: in `directory` (made, to be attached by others) or, without one, in plain memory.
+
+        Raises:
+            ConfigurationError: there is no room for them.
+        """
         if directory is not None:
             directory.mkdir(parents=True)
         tensors = {name: _allocate(name, shape, dtype, directory) for name, (shape, dtype) in layout(config).items()}
@@ -86,14 +93,24 @@ class Tables:
         yield from self._locked(fcntl.LOCK_EX)
 
     def _locked(self, operation: int) -> Iterator[None]:
-        if self._lock is None:
+        """Holds the lock, for which everybody queues at the gate.
+
+        Without the gate a writer that works chunk by chunk would take the lock again before a waiting reader is awake.
+        Who waits for the lock holds the gate meanwhile, so that the writer cannot pass it a second time first.
+        """
+        if not self._locks:
             yield
             return
-        fcntl.flock(self._lock, operation)
+        gate, lock = self._locks
+        fcntl.flock(gate, operation)
+        try:
+            fcntl.flock(lock, operation)
+        finally:
+            fcntl.flock(gate, fcntl.LOCK_UN)
         try:
             yield
         finally:
-            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            fcntl.flock(lock, fcntl.LOCK_UN)
 
     def positions(self) -> dict[int, int]:
         """The next offset of every partition that has one."""
@@ -101,17 +118,28 @@ class Tables:
         return {int(partition): int(positions[partition]) for partition in np.flatnonzero(positions >= 0)}
 
     def close(self) -> None:
-        """Lets go of the lock file; the tensors stay as long as somebody holds them."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """Lets go of the lock files; the tensors stay as long as somebody holds them."""
+        while self._locks:
+            os.close(self._locks.pop())
+
+
+def _open_lock(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
 
 
 def _allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype, directory: Path | None) -> torch.Tensor:
     if directory is None:
         return torch.zeros(shape, dtype=dtype)
-    with (directory / name).open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, _size_bytes(shape, dtype))  # a full tmpfs must fail here, not as SIGBUS
+    n_bytes = _size_bytes(shape, dtype)
+    try:
+        with (directory / name).open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, n_bytes)  # a full tmpfs must fail here, not as SIGBUS
+    except OSError as error:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise ConfigurationError(
+            f"cannot make tables in {directory}: {error.strerror} ({name} takes {n_bytes:,} bytes); "
+            "give the memory folder more room, or the table fewer rows"
+        ) from error
     return _map(directory / name, shape, dtype)
 
 

@@ -1,10 +1,12 @@
 """Errors of the service package.
 
 ServiceError
-├── SettingsError      settings that cannot be used (service.settings)
-├── AddressError       the address to listen on cannot be had (service.supervisor)
-├── LearnerBusy        another learner holds the memory folder (service.learner)
-└── DemoError          the demo cannot go on (service.demo)
+├── SettingsError         settings that cannot be used (service.settings)
+├── AddressError          the address to listen on cannot be had (service.supervisor)
+├── EmbeddedBrokerError   the embedded broker cannot be had (service.embedded_broker)
+├── LearnerBusy           another learner holds the memory folder (service.learner)
+├── DemoError             the demo cannot go on (service.demo)
+└── Problem               an error that an HTTP client is told of (service.problems)
 """
 
 from __future__ import annotations

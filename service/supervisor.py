@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
@@ -222,8 +223,19 @@ def serve(settings: Settings) -> int:
         logger.info(f"listening on {describe_address(listening)}", topic=settings.topic, workers=settings.workers)
         return Supervisor(
             specs=child_specs(settings.workers, listening.fileno()),
-            environment={**os.environ, **settings.to_environment()},
+            environment={**os.environ, **settings.to_environment(), **_share_metrics(settings)},
         ).run()
+
+
+def _share_metrics(settings: Settings) -> dict[str, str]:
+    """Has several workers add up their request metrics in a folder, which must be empty at their start."""
+    if settings.workers == 1:
+        return {}
+    settings.memory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder = settings.memory / "prometheus"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
 
 
 def child_specs(n_workers: int, listening_fd: int) -> list[ChildSpec]:

@@ -252,6 +252,19 @@ def test_an_unreachable_broker_is_retried_while_the_api_answers(tmp_path: Path) 
     service.end()
 
 
+def test_several_workers_answer_and_add_up_their_requests(
+    tansu: KafkaConnection, topic_name: str, tmp_path: Path
+) -> None:
+    service = Service(tansu, topic_name, tmp_path, FLEXIHASH_CREATE_TOPIC="true", FLEXIHASH_WORKERS="2")
+    service.start().wait_ready()
+    for _ in range(20):  # a connection each, so that either worker may get it
+        httpx.post(f"http://127.0.0.1:{service.port}/v1/predictions", json=INSTANCES, timeout=30).raise_for_status()
+    labels = 'method="POST",route="/v1/predictions",status="200"'
+    assert f"flexihash_http_request_seconds_count{{{labels}}} 20.0\n" in service.http.get("/metrics").text
+    assert service.stop() == 0
+    service.end()
+
+
 def test_a_checkpoint_of_other_settings_is_refused(tansu: KafkaConnection, topic_name: str, tmp_path: Path) -> None:
     service = Service(tansu, topic_name, tmp_path, FLEXIHASH_CREATE_TOPIC="true").start().wait_ready()
     service.post("/v1/checkpoints", None)
