@@ -107,11 +107,26 @@ class Service:
             self.process.wait()
 
 
+Launch = Callable[..., Service]
+
+
 @pytest.fixture
-def service(broker: KafkaConnection, topic: str, tmp_path: Path) -> Iterator[Service]:
-    service = Service(broker, topic, tmp_path)
-    yield service
-    service.end()
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Makes services, not yet started, and ends them all."""
+    services: list[Service] = []
+
+    def make(connection: KafkaConnection, topic: str, **settings: str) -> Service:
+        services.append(Service(connection, topic, tmp_path, **settings))
+        return services[-1]
+
+    yield make
+    for service in services:
+        service.end()
+
+
+@pytest.fixture
+def service(broker: KafkaConnection, topic: str, launch: Launch) -> Service:
+    return launch(broker, topic)
 
 
 @pytest.fixture
@@ -231,17 +246,16 @@ def test_stopped_and_started_again_is_as_if_never_stopped(
         assert torch.equal(tensors[name], tensor), name
 
 
-def test_an_absent_topic_is_one_line_and_exit_code_2(tansu: KafkaConnection, topic_name: str, tmp_path: Path) -> None:
-    service = Service(tansu, topic_name, tmp_path).start()
+def test_an_absent_topic_is_one_line_and_exit_code_2(tansu: KafkaConnection, topic_name: str, launch: Launch) -> None:
+    service = launch(tansu, topic_name).start()
     assert service.process is not None
     assert service.process.wait(READY_S) == 2
     assert f"topic '{topic_name}' does not exist on {tansu.bootstrap_servers}" in service.log
     assert "Traceback" not in service.log
-    service.end()
 
 
-def test_an_unreachable_broker_is_retried_while_the_api_answers(tmp_path: Path) -> None:
-    service = Service(KafkaConnection("127.0.0.1:9"), "events", tmp_path).start()
+def test_an_unreachable_broker_is_retried_while_the_api_answers(launch: Launch) -> None:
+    service = launch(KafkaConnection("127.0.0.1:9"), "events").start()
     service.wait(lambda: "127.0.0.1:9" in service.http.get("/readyz").text, "a reason")
     assert service.http.get("/readyz").status_code == 503
     assert service.http.get("/livez").status_code == 200
@@ -249,30 +263,32 @@ def test_an_unreachable_broker_is_retried_while_the_api_answers(tmp_path: Path) 
     assert answer["version"] == {"events": 0, "positions": {}}
     assert service.stop() == 0
     assert "Traceback" not in service.log
-    service.end()
 
 
 def test_several_workers_answer_and_add_up_their_requests(
-    tansu: KafkaConnection, topic_name: str, tmp_path: Path
+    tansu: KafkaConnection, topic_name: str, launch: Launch
 ) -> None:
-    service = Service(tansu, topic_name, tmp_path, FLEXIHASH_CREATE_TOPIC="true", FLEXIHASH_WORKERS="2")
-    service.start().wait_ready()
-    for _ in range(20):  # a connection each, so that either worker may get it
-        httpx.post(f"http://127.0.0.1:{service.port}/v1/predictions", json=INSTANCES, timeout=30).raise_for_status()
+    service = launch(tansu, topic_name, FLEXIHASH_CREATE_TOPIC="true", FLEXIHASH_WORKERS="2")
+    url = f"http://127.0.0.1:{service.port}"
+
+    def are_all_ready() -> bool:  # a connection each, so that either worker may get it
+        return all(httpx.get(f"{url}/readyz", timeout=30).is_success for _ in range(20))
+
+    service.start().wait(are_all_ready, "both workers")
+    for _ in range(20):
+        httpx.post(f"{url}/v1/predictions", json=INSTANCES, timeout=30).raise_for_status()
     labels = 'method="POST",route="/v1/predictions",status="200"'
     assert f"flexihash_http_request_seconds_count{{{labels}}} 20.0\n" in service.http.get("/metrics").text
     assert service.stop() == 0
-    service.end()
 
 
-def test_a_checkpoint_of_other_settings_is_refused(tansu: KafkaConnection, topic_name: str, tmp_path: Path) -> None:
-    service = Service(tansu, topic_name, tmp_path, FLEXIHASH_CREATE_TOPIC="true").start().wait_ready()
+def test_a_checkpoint_of_other_settings_is_refused(tansu: KafkaConnection, topic_name: str, launch: Launch) -> None:
+    service = launch(tansu, topic_name, FLEXIHASH_CREATE_TOPIC="true").start().wait_ready()
     service.post("/v1/checkpoints", None)
     assert service.stop() == 0
     service.environment["FLEXIHASH_N_ROWS"] = "1024"
     assert service.start().process.wait(READY_S) == 2  # type: ignore[union-attr]
     assert "n_rows = 4096, but 1024 is asked for" in service.log
-    service.end()
 
 
 def test_a_file_is_the_same_stream(tmp_path: Path) -> None:

@@ -36,6 +36,17 @@ time.sleep(60)
 STUBBORN = DUTIFUL.replace("sys.exit(0)", "time.sleep(60)")
 
 
+def dies(times: int, how: str) -> str:
+    """Code of a child that notes `ran`, dies the first times, then lives on, so as not to die while being stopped."""
+    return f"""
+import os, sys, time
+open(sys.argv[1], "a").write("ran\\n")
+if len(open(sys.argv[1]).readlines()) <= {times}:
+    {how}
+time.sleep(60)
+"""
+
+
 def child(name: str, code: str, *arguments: object, grace_s: float = WAIT_S) -> ChildSpec:
     return ChildSpec(name, (sys.executable, "-c", code, *map(str, arguments)), grace_s)
 
@@ -72,14 +83,14 @@ def test_children_stop_one_after_the_other(tmp_path: Path) -> None:
 
 def test_dead_child_is_restarted(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
-    crash = f"open({str(notes)!r}, 'a').write('ran\\n'); raise SystemExit(1)"
-    assert run_until([child("learner", crash)], lambda: len(lines_of(notes)) >= 3) == 0
+    specs = [child("learner", dies(2, "sys.exit(1)"), notes)]
+    assert run_until(specs, lambda: len(lines_of(notes)) >= 3) == 0
 
 
 def test_killed_child_is_restarted_and_the_other_lives_on(tmp_path: Path) -> None:
     notes, steady = tmp_path / "notes", tmp_path / "steady"
-    suicide = f"import os; open({str(notes)!r}, 'a').write('ran\\n'); os.kill(os.getpid(), 9)"
-    specs = [child("learner", suicide), child("api", DUTIFUL, steady, "api")]
+    suicide = dies(1, "os.kill(os.getpid(), 9)")
+    specs = [child("learner", suicide, notes), child("api", DUTIFUL, steady, "api")]
     assert run_until(specs, lambda: len(lines_of(notes)) >= 2 and bool(lines_of(steady))) == 0
     assert lines_of(steady) == ["started api", "stopped api"]
 
