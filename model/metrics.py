@@ -115,7 +115,7 @@ def _add_loss(
         rate = max(prediction, RATE_FLOOR)
         deviance = rate - label
         if label > 0.0:
-            deviance += label * math.log(label / rate)
+            deviance += label * (math.log(label) - math.log(rate))  # their quotient could underflow to 0
         losses[predictor, TASK_LOSS] += 2.0 * weight * deviance
     elif task == QUANTILE:
         losses[predictor, TASK_LOSS] += weight * max(quantile * error, (quantile - 1.0) * error)
