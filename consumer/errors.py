@@ -7,8 +7,11 @@ ConsumerError
 ├── BrokerRefused                        the broker answered, and its answer is no
 ├── ConnectionSettingsError              the connection is described wrongly
 ├── TopicNotFound                        the topic does not exist
+├── IdentityChanged                      a checkpoint's positions are of another cluster or an earlier topic
 ├── TopicReplaced                        the topic was deleted and made anew under the same name
 ├── PositionOutOfRange                   the log no longer holds, or never held, a position
+├── FileUnreadable                       a file cannot be read, or is another one
+├── EventRejected                        an event cannot be learned from
 ├── RecordUnreadable                     the log's bytes at a position are damaged
 ├── PublishError             retriable   the broker did not acknowledge events in time
 │   └── PublishRefused                   the broker will not take them, now or later
@@ -122,3 +125,32 @@ class DeadLetterRefused(DeadLetterError):
     """The broker will not take a dead letter, now or later; it is kept, and a person has to act."""
 
     retriable = False
+
+
+class IdentityChanged(ConsumerError):
+    """A checkpoint's positions belong to another cluster, or to an earlier topic of the same name."""
+
+    def __init__(self, kind: str, topic: str, saved: str, found: str) -> None:
+        super().__init__(
+            f"the checkpoint's positions in topic {topic!r} are of {kind} {saved}, but this is {kind} {found}: "
+            "they mean nothing here; connect to the old one, or start from an empty checkpoint folder"
+        )
+
+
+class FileUnreadable(ConsumerError):
+    """The file cannot be read, or is not the one that was learned from before."""
+
+
+class EventRejected(ConsumerError):
+    """An event cannot be learned from; it goes to the dead letters.
+
+    Args:
+        reason: a short slug for counting.
+        message: what is wrong, for people.
+        key: the feature or field at fault, where it is one.
+    """
+
+    def __init__(self, reason: str, message: str, key: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.key = key

@@ -13,7 +13,7 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from consumer.errors import ConsumerError
+from consumer.errors import FileUnreadable
 from consumer.loop import LearnLoop, describe_configuration
 from consumer.source import Fetch, Identity, Record
 from consumer.wire import EventDecoder, EventFormat
@@ -26,10 +26,6 @@ from model.tables import Tables
 FETCH_LINES = 2_000
 MAX_SAMPLES = 5  # of rejected events, shown with their reason
 STDIN = "-"
-
-
-class FileUnreadable(ConsumerError):
-    """The file cannot be read, or is not the one that was learned from before."""
 
 
 class FileSource:

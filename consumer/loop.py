@@ -27,7 +27,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from consumer.errors import ConsumerError
+from consumer.errors import ConsumerError, IdentityChanged
 from consumer.source import Fetch, Record, Source
 from consumer.status import CheckpointStatus, LearnerStatus
 from consumer.wire import EventDecoder, EventFormat
@@ -318,16 +318,6 @@ class LearnLoop:
         self.status.state = state
         self.status.error = error
         self.report()
-
-
-class IdentityChanged(ConsumerError):
-    """A checkpoint's positions belong to another cluster, or to an earlier topic of the same name."""
-
-    def __init__(self, kind: str, topic: str, saved: str, found: str) -> None:
-        super().__init__(
-            f"the checkpoint's positions in topic {topic!r} are of {kind} {saved}, but this is {kind} {found}: "
-            "they mean nothing here; connect to the old one, or start from an empty checkpoint folder"
-        )
 
 
 def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str, Any]:

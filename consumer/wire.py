@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from consumer.errors import EventRejected
 from consumer.scan import FEATURES, IGNORED, LABEL, LEARN, LEFT, UNLABELLED, WEIGHT, Limits, Scanned, pack_names, scan
 from model.config import Task
 from model.errors import FeatureError, LabelError
@@ -25,21 +26,6 @@ from model.kernel import LABEL_LIMIT
 from model.learner import check_label
 
 MAX_WEIGHT = 1e6  # an event that counts more than a million times is a mistake, and would drown the stream
-
-
-class EventRejected(ValueError):
-    """An event cannot be learned from; it goes to the dead letters.
-
-    Args:
-        reason: a short slug for counting.
-        message: what is wrong, for people.
-        key: the feature or field at fault, where it is one.
-    """
-
-    def __init__(self, reason: str, message: str, key: str = "") -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.key = key
 
 
 class EventFormat(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,10 +27,12 @@ JSON_TYPES = (str, bool, int, float, np.bool_, np.integer, np.floating, Mapping,
 class _Estimator(base.Estimator):
     """What both tasks share: tables made at the first use, so that a clone costs nothing."""
 
-    n_rows: int
-    seed: int
     _task: Task
     _model: OnlineModel | None = None
+
+    def __init__(self, n_rows: int = 1 << 18, seed: int = 0) -> None:
+        self.n_rows = n_rows
+        self.seed = seed
 
     @property
     def model(self) -> OnlineModel:
@@ -42,6 +44,14 @@ class _Estimator(base.Estimator):
     @classmethod
     def _unit_test_params(cls) -> Any:
         yield {"n_rows": 1 << 12}
+
+    def learn_one(self, x: Mapping[Any, Any], y: Any, w: float = 1.0) -> None:
+        """Learns from one event of weight `w`."""
+        self._learn([x], [y], [w])
+
+    def learn_many(self, X: pd.DataFrame, y: pd.Series) -> None:
+        """Learns from the rows in order, as `learn_one` would one by one."""
+        self._learn(X.to_dict(orient="records"), y.tolist(), [1.0] * len(y))
 
     def _learn(self, events: Sequence[Mapping[Any, Any]], labels: Sequence[Any], weights: Sequence[float]) -> None:
         y = np.array([check_label(label, self._task) for label in labels])
@@ -70,22 +80,10 @@ class FlexiHashClassifier(_Estimator, base.MiniBatchClassifier):
 
     _task = Task.BINARY
 
-    def __init__(self, n_rows: int = 1 << 18, seed: int = 0) -> None:
-        self.n_rows = n_rows
-        self.seed = seed
-
-    def learn_one(self, x: Mapping[Any, Any], y: base.typing.ClfTarget, w: float = 1.0) -> None:
-        """Learns from one event of weight `w`."""
-        self._learn([x], [y], [w])
-
     def predict_proba_one(self, x: Mapping[Any, Any], **kwargs: Any) -> dict[base.typing.ClfTarget, float]:
         """Probabilities of False and True."""
         p = self._predict([x])[0]
         return {False: 1.0 - p, True: p}
-
-    def learn_many(self, X: pd.DataFrame, y: pd.Series) -> None:
-        """Learns from the rows in order, as `learn_one` would one by one."""
-        self._learn(X.to_dict(orient="records"), y.tolist(), [1.0] * len(y))
 
     def predict_proba_many(self, X: pd.DataFrame) -> pd.DataFrame:
         """Probabilities of False and True, a row each."""
@@ -108,21 +106,9 @@ class FlexiHashRegressor(_Estimator, base.MiniBatchRegressor):
 
     _task = Task.REGRESSION
 
-    def __init__(self, n_rows: int = 1 << 18, seed: int = 0) -> None:
-        self.n_rows = n_rows
-        self.seed = seed
-
-    def learn_one(self, x: Mapping[Any, Any], y: base.typing.RegTarget, w: float = 1.0) -> None:
-        """Learns from one event of weight `w`."""
-        self._learn([x], [y], [w])
-
     def predict_one(self, x: Mapping[Any, Any]) -> float:
         """The predicted label."""
         return self._predict([x])[0]
-
-    def learn_many(self, X: pd.DataFrame, y: pd.Series) -> None:
-        """Learns from the rows in order, as `learn_one` would one by one."""
-        self._learn(X.to_dict(orient="records"), y.tolist(), [1.0] * len(y))
 
     def predict_many(self, X: pd.DataFrame) -> pd.Series:
         """Predicted labels, one per row."""

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from fastapi import Request
 
-from consumer.wire import EventDecoder, EventRejected
+from consumer.errors import EventRejected
+from consumer.wire import EventDecoder
 from model.errors import FeatureError
 from model.features import Feature, hash_features
 from service.problems import Problem

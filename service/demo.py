@@ -29,8 +29,9 @@ from rich.table import Table
 from producer.flights import N_FLIGHTS, flights
 from service.embedded_broker import EmbeddedBroker
 from service.errors import AddressError, DemoError
+from service.orphans import die_with_parent
 from service.settings import PREFIX, SHARED_MEMORY
-from service.supervisor import bind_socket, die_with_parent
+from service.supervisor import bind_socket
 
 TOPIC = "flights"
 HOST = "127.0.0.1"
@@ -243,7 +244,7 @@ class _Family:
                 stdout=log,
                 stderr=log,
                 process_group=0,  # Ctrl-C is for us alone
-                preexec_fn=lambda: die_with_parent(signal.SIGTERM),
+                preexec_fn=die_with_parent(signal.SIGTERM),
             )
 
     def check(self) -> None:

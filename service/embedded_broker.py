@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from time import monotonic, sleep
 from types import TracebackType
 from typing import IO, Self
 
 from service.errors import ServiceError
+from service.orphans import die_with_parent
 
 HOST = "127.0.0.1"
 STORAGE = "memory://tansu/"
@@ -23,7 +21,6 @@ START_TIMEOUT_S = 15.0  # it takes 10 ms, and seconds where everything else star
 STOP_TIMEOUT_S = 5.0
 CHECK_S = 0.02  # between two looks whether it is up
 LOG_TAIL_BYTES = 2_000
-PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 
 
 class EmbeddedBrokerError(ServiceError):
@@ -72,7 +69,7 @@ class EmbeddedBroker:
             stdout=self._output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent(),
+            preexec_fn=die_with_parent(signal.SIGKILL),
         )
         try:
             self._wait_until_up(self._process)
@@ -151,18 +148,3 @@ def _accepts(port: int) -> bool:
     with socket.socket() as probe:
         probe.settimeout(1.0)
         return probe.connect_ex((HOST, port)) == 0
-
-
-def _die_with_parent() -> Callable[[], None] | None:
-    """What the child does before it becomes the broker; nothing where the system has no such signal."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)  # loaded here: between fork and exec the child must not
-    parent = os.getpid()
-
-    def prepare() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died in between
-            os._exit(1)
-
-    return prepare

@@ -5,7 +5,6 @@ The parent holds no tables and imports neither torch nor Kafka, so that it stays
 
 from __future__ import annotations
 
-import ctypes
 import os
 import selectors
 import shutil
@@ -22,13 +21,13 @@ import structlog
 
 from service.errors import AddressError
 from service.logs import configure_logs
+from service.orphans import die_with_parent
 from service.settings import Settings
 
 BACKLOG = 2048  # connections that wait while the API starts
 MUST_MEND = 2  # exit code of a child that says: restarting will not help, a person must change something
 LEARNER_GRACE_S = 60.0  # the last checkpoint of a table of gigabytes takes this long on a slow disk
 API_GRACE_S = 5.0  # answers in flight take milliseconds
-PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -146,14 +145,14 @@ class Supervisor:
         child.restart_at = now + delay_s
 
     def _start(self, child: Child) -> None:
-        spec, parent = child.spec, os.getpid()
+        spec = child.spec
         child.process = subprocess.Popen(
             spec.command,
             env=dict(self.environment),
             pass_fds=spec.pass_fds,
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C reaches the supervisor alone, which stops the children in order
-            preexec_fn=lambda: _die_with(parent, spec.orphan_signal),
+            preexec_fn=die_with_parent(spec.orphan_signal),
         )
         child.started_at = time.monotonic()
         logger.info(f"{spec.name} started", pid=child.process.pid)
@@ -289,21 +288,6 @@ def describe_address(listening: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def die_with_parent(number: signal.Signals) -> None:
-    """Have the kernel send this process `number` when the thread that started it ends (Linux; elsewhere nothing)."""
-    if sys.platform == "linux":
-        _LIBC.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-
-
-_LIBC = ctypes.CDLL(None)  # found before the fork, after which little may be done
-
-
-def _die_with(parent: int, number: signal.Signals) -> None:
-    die_with_parent(number)
-    if os.getppid() != parent:  # it died before the call above
-        os._exit(1)
 
 
 def _next_restart_s(children: Sequence[Child]) -> float | None:

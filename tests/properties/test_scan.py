@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from consumer.wire import Event, EventDecoder, EventFormat, EventRejected
+from consumer.errors import EventRejected
+from consumer.wire import Event, EventDecoder, EventFormat
 from model.config import Task
 from model.features import FeatureRules, hash_features
 

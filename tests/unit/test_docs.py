@@ -13,9 +13,10 @@ from typing import Any, get_args
 import pytest
 
 from consumer.dead_letters import HEADER_PREFIX, NULL_HEADERS, TOPIC_SUFFIX, _write
+from consumer.errors import EventRejected
 from consumer.source import Record
 from consumer.status import State
-from consumer.wire import EventDecoder, EventFormat, EventRejected
+from consumer.wire import EventDecoder, EventFormat
 from model.config import ModelConfig, Task
 from model.errors import FeatureError
 from model.features import FeatureRules, flatten, hash_features

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction import FeatureHasher
 
-from consumer.wire import EventDecoder, EventFormat, EventRejected
+from consumer.errors import EventRejected
+from consumer.wire import EventDecoder, EventFormat
 from model.config import Task
 from model.features import FeatureRules
 
