@@ -7,9 +7,10 @@ ConsumerError
 ├── BrokerRefused                        the broker answered, and its answer is no
 ├── ConnectionSettingsError              the connection is described wrongly
 ├── TopicNotFound                        the topic does not exist
-├── IdentityChanged                      a checkpoint's positions are of another cluster or an earlier topic
-├── TopicReplaced                        the topic was deleted and made anew under the same name
-├── PositionOutOfRange                   the log no longer holds, or never held, a position
+├── PositionsLost                        the log does not go on where the model stands; a person has to choose
+│   ├── IdentityChanged                  the positions are of another cluster, or of an earlier topic of that name
+│   └── PositionOutOfRange               the log no longer holds, or does not hold yet, a position
+├── Fenced                               another learner has taken over
 ├── FileUnreadable                       a file cannot be read, or is another one
 ├── EventRejected                        an event cannot be learned from
 ├── RecordUnreadable                     the log's bytes at a position are damaged
@@ -67,18 +68,25 @@ class TopicNotFound(ConsumerError):
         self.topic = topic
 
 
-class TopicReplaced(ConsumerError):
-    """The topic was deleted and made anew under the same name, so no position in it means anything any more."""
+class PositionsLost(ConsumerError):
+    """The log does not go on where the model stands. Nothing is skipped or repeated until a person has chosen."""
 
-    def __init__(self, topic: str, expected_id: str, found_id: str) -> None:
+
+class IdentityChanged(PositionsLost):
+    """The positions belong to another cluster, or to an earlier topic of the same name."""
+
+    def __init__(self, kind: str, topic: str, expected: str, found: str) -> None:
         super().__init__(
-            f"topic {topic!r} was deleted and made anew (id {expected_id} became {found_id}): positions in the old one"
-            " mean nothing in the new one; start from an empty checkpoint folder, or name another topic"
+            f"the model's positions in topic {topic!r} are of {kind} {expected}, but this is {kind} {found}, where they"
+            f" mean nothing; connect to the old {kind}, or choose with --on-lost-position: earliest (keep the model,"
+            " read all of this one), latest (keep the model, read what comes from now on), keep (this one is a faithful"
+            " copy with the same offsets), fresh (start a new model)"
         )
+        self.kind, self.topic, self.expected, self.found = kind, topic, expected, found
 
 
-class PositionOutOfRange(ConsumerError):
-    """The log no longer holds, or never held, a position.
+class PositionOutOfRange(PositionsLost):
+    """The log no longer holds, or does not hold yet, a position.
 
     Args:
         log_start: the first offset that the log still holds; None where it is not known.
@@ -86,17 +94,31 @@ class PositionOutOfRange(ConsumerError):
     """
 
     def __init__(self, topic: str, partition: int, position: int, log_start: int | None, log_end: int | None) -> None:
-        where = f"{topic}[{partition}]@{position}"
         if log_start is None or log_end is None:
-            held = "the log does not hold it"
+            what = "the log does not hold it"
+        elif position < log_start:
+            n_removed = log_start - position
+            what = f"the log begins at {log_start}: {n_removed} records were removed before they were learned"
         else:
-            held = f"the log holds offsets {log_start} up to, not including, {log_end}"
+            what = f"the log ends at {log_end}: it lost records that were learned, or is another one"
         super().__init__(
-            f"cannot read on from {where}: {held}; records in between are lost, so restore an older or newer"
-            " checkpoint, or start from an empty checkpoint folder"
+            f"cannot read on from {topic}[{partition}]@{position}: {what}; restore the log, or choose with"
+            " --on-lost-position: earliest (keep the model, go on at the log's first record), latest (keep the model,"
+            " go on at the log's end), fresh (start a new model)"
         )
         self.topic, self.partition, self.position = topic, partition, position
         self.log_start, self.log_end = log_start, log_end
+
+
+class Fenced(ConsumerError):
+    """Another learner of the same topic and group has taken over; this one must not write any more."""
+
+    def __init__(self, transactional_id: str) -> None:
+        super().__init__(
+            f"another learner has taken over (transactional id {transactional_id}): this one has stopped and saves"
+            " nothing more; stop one of the two, or give this one another FLEXIHASH_GROUP_ID and checkpoint folder"
+        )
+        self.transactional_id = transactional_id
 
 
 class RecordUnreadable(ConsumerError):
@@ -125,16 +147,6 @@ class DeadLetterRefused(DeadLetterError):
     """The broker will not take a dead letter, now or later; it is kept, and a person has to act."""
 
     retriable = False
-
-
-class IdentityChanged(ConsumerError):
-    """A checkpoint's positions belong to another cluster, or to an earlier topic of the same name."""
-
-    def __init__(self, kind: str, topic: str, saved: str, found: str) -> None:
-        super().__init__(
-            f"the checkpoint's positions in topic {topic!r} are of {kind} {saved}, but this is {kind} {found}: "
-            "they mean nothing here; connect to the old one, or start from an empty checkpoint folder"
-        )
 
 
 class FileUnreadable(ConsumerError):

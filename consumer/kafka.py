@@ -7,8 +7,8 @@ What shaped this, all of it read in kafka-python 3.0.12 or seen by experiment:
 - The consumer has no group: with one, each poll first waits for the group's coordinator, even if records are buffered.
   Offsets are committed through the admin client instead.
 - `allow_auto_create_topics=False` is not passed on to where it counts, so that a consumer's or producer's refresh of
-  its metadata brings a deleted topic back; `_open` sets it there.
-- A client that fails to connect in its constructor leaves its thread and sockets behind; `_open` closes them.
+  its metadata brings a deleted topic back; `open_client` sets it there.
+- A client that fails to connect in its constructor leaves its thread and sockets behind; `open_client` closes them.
 - Lists of end offsets may come back too low (Tansu gives the last batch's first offset plus one), while the high
   watermark of a fetch is right. And an offset beyond the end is silence on Tansu, an error on Apache Kafka.
 """
@@ -47,12 +47,12 @@ from consumer.errors import (
     ClientFailed,
     ConnectionSettingsError,
     ConsumerError,
+    IdentityChanged,
     PositionOutOfRange,
     RecordUnreadable,
     TopicNotFound,
-    TopicReplaced,
 )
-from consumer.source import Fetch, Identity, Record, StartAt
+from consumer.source import Fetch, Identity, OnLost, Record, StartAt
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +153,7 @@ def describe_topic(connection: KafkaConnection, topic: str) -> dict[str, Any]:
     Raises:
         TopicNotFound: there is none.
     """
-    with _open(KafkaAdminClient, connection) as admin:
+    with open_client(KafkaAdminClient, connection) as admin:
         return _describe(admin, connection, topic)
 
 
@@ -169,7 +169,7 @@ def create_topic(
         False when it was there already; its partitions and settings are then what they were.
     """
     wanted = {"num_partitions": n_partitions, "replication_factor": -1, "configs": dict(settings or {})}
-    with _open(KafkaAdminClient, connection) as admin:
+    with open_client(KafkaAdminClient, connection) as admin:
         try:
             admin.create_topics({topic: wanted}, timeout_ms=REQUEST_TIMEOUT_MS, wait_for_metadata=True)
         except TopicAlreadyExistsError:
@@ -188,7 +188,7 @@ def open_producer(connection: KafkaConnection, topic: str, **settings: Any) -> A
         TopicNotFound: there is no such topic.
     """
     describe_topic(connection, topic)
-    return _open(KafkaProducer, connection, acks="all", metrics_enabled=False, **settings)
+    return open_client(KafkaProducer, connection, acks="all", metrics_enabled=False, **settings)
 
 
 def close_producer(producer: Any, timeout_s: float) -> None:
@@ -210,6 +210,8 @@ class KafkaSource:
     Args:
         group_id: commit offsets under this name; None commits none.
         start_at: where a cold start begins.
+        on_lost: what `start` does with a position that the log does not hold: raise (stop), or begin at the log's first
+            record (earliest) or its end (latest).
         max_poll_records: of one `poll`.
     """
 
@@ -219,12 +221,14 @@ class KafkaSource:
         topic: str,
         group_id: str | None = None,
         start_at: StartAt = "earliest",
+        on_lost: OnLost = "stop",
         max_poll_records: int = 4096,
     ) -> None:
         self.topic = topic
         self._connection = connection
         self._group_id = group_id
         self._start_at = start_at
+        self._on_lost = on_lost
         self._max_poll_records = max_poll_records
         self._consumer: Any = None
         self._admin: Any = None
@@ -293,7 +297,7 @@ class KafkaSource:
         description = self._describe()
         found = _topic_id(description)
         if self._topic_id and found and found != self._topic_id:
-            raise TopicReplaced(self.topic, self._topic_id, found)
+            raise IdentityChanged("topic", self.topic, self._topic_id, found)
         added = sorted(set(_partitions(description)) - set(self._positions))
         if not added:
             return {}
@@ -314,7 +318,7 @@ class KafkaSource:
         self._close_admin()
 
     def _open_consumer(self) -> Any:
-        return _open(
+        return open_client(
             KafkaConsumer,
             self._connection,
             enable_auto_commit=False,
@@ -337,23 +341,26 @@ class KafkaSource:
             self._consumer.seek(self._at(partition), position)
 
     def _first_positions(self, partitions: Sequence[int], wanted: Mapping[int, int]) -> dict[int, int]:
-        for partition in set(wanted) - set(partitions):
-            raise PositionOutOfRange(self.topic, partition, wanted[partition], None, None)
+        if self._on_lost == "stop":
+            for partition in set(wanted) - set(partitions):
+                raise PositionOutOfRange(self.topic, partition, wanted[partition], None, None)
         starts = self._log_starts(partitions)
         listed = self._consumer.end_offsets([self._at(p) for p in partitions], timeout_ms=REQUEST_TIMEOUT_MS)
         ends = {at.partition: end for at, end in listed.items()}
-        latest = not wanted and self._start_at == "latest"
-        first = {p: ends[p] if latest else wanted.get(p, starts[p]) for p in partitions}
         # Listed ends may be too low, so where one matters the watermark of a fetch has the last word.
-        doubtful = {p: first[p] for p in partitions if latest or first[p] > ends[p]}
-        ends |= self._probe_ends(doubtful)
-        if latest:
-            first = dict(ends)
-        for p, position in first.items():
-            if not starts[p] <= position <= ends[p]:
-                raise PositionOutOfRange(self.topic, p, position, starts[p], ends[p])
+        is_latest = "latest" in (self._on_lost, self._start_at)
+        ends |= self._probe_ends({p: ends[p] for p in partitions if is_latest or wanted.get(p, 0) > ends[p]})
         self._ends = ends
-        return first
+        cold = ends if not wanted and self._start_at == "latest" else starts
+        return {p: self._choose(p, wanted.get(p, cold[p]), starts[p], ends[p]) for p in partitions}
+
+    def _choose(self, partition: int, position: int, log_start: int, log_end: int) -> int:
+        """Where to begin a partition whose log holds offsets from `log_start` to `log_end`."""
+        if log_start <= position <= log_end:
+            return position
+        if self._on_lost == "stop":
+            raise PositionOutOfRange(self.topic, partition, position, log_start, log_end)
+        return log_start if self._on_lost == "earliest" else log_end
 
     def _log_starts(self, partitions: Sequence[int]) -> dict[int, int]:
         asked = [self._at(p) for p in partitions]
@@ -412,7 +419,7 @@ class KafkaSource:
     def _ask(self, question: Callable[[Any], Any]) -> Any:
         """Ask the cluster through the admin client, which is kept while it works."""
         if self._admin is None:
-            self._admin = _open(KafkaAdminClient, self._connection)
+            self._admin = open_client(KafkaAdminClient, self._connection)
         try:
             return question(self._admin)
         except TopicNotFound:
@@ -427,12 +434,12 @@ class KafkaSource:
     def _close_consumer(self) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            _close(consumer)
+            close_client(consumer)
 
     def _close_admin(self) -> None:
         admin, self._admin = self._admin, None
         if admin is not None:
-            _close(admin)
+            close_client(admin)
 
 
 def _fetch(partition: int, records: Sequence[Any]) -> Fetch:
@@ -464,7 +471,7 @@ def _topic_id(description: Mapping[str, Any]) -> str | None:
     return None if topic_id is None else str(topic_id)
 
 
-def _open(client_class: Any, connection: KafkaConnection, **settings: Any) -> Any:
+def open_client(client_class: Any, connection: KafkaConnection, **settings: Any) -> Any:
     """A connected kafka-python client.
 
     Raises:
@@ -512,7 +519,7 @@ def _remember_failures(manager: Any, failures: list[Exception]) -> None:
     manager.get_connection = get_watched_connection
 
 
-def _close(client: Any) -> None:
+def close_client(client: Any) -> None:
     try:
         client.close()
     except Exception as error:  # of a client that is broken already: nothing is lost by it

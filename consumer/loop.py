@@ -2,6 +2,7 @@
 
 The order in which things become true, with the same numbers in the code:
 
+0. Shut out every earlier learner of this topic and group; then compare cluster, topic and positions with the log.
 1. Poll. The source only hands out; what counts as read is decided below.
 2. Decode and hash. What cannot be learned from is told apart, with its reason.
 3. Learn, chunk by chunk. A chunk moves the tables and the position under one lock.
@@ -12,7 +13,8 @@ The order in which things become true, with the same numbers in the code:
 8. Only then commit the offsets to the log, for lag tools; nothing ever reads them back.
 
 Killed anywhere, the loop goes on from the newest checkpoint: its tables and its positions are of one moment, so each
-record moves the model exactly once. Dead letters sent since then are sent again, and carry their origin.
+record moves the model exactly once. Dead letters sent since then are sent again, and carry their origin. A record that
+kills the loop itself is found by the guard, and becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from threading import Event as StopSignal
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 import numpy as np
 
-from consumer.errors import ConsumerError, IdentityChanged
-from consumer.source import Fetch, Record, Source
+from consumer.errors import ConsumerError, Fenced, IdentityChanged
+from consumer.fence import Fence
+from consumer.guard import PoisonGuard
+from consumer.source import LOST, Fetch, Identity, Record, Source
 from consumer.status import CheckpointStatus, LearnerStatus
 from consumer.wire import EventDecoder, EventFormat
 from model.checkpoint import Loaded
@@ -43,6 +47,8 @@ REFRESH_S = 5.0  # between looks for new partitions, and for a broker that went 
 RETRY_S = 1.0  # after a failure that may pass
 RATE_WINDOW_S = 5.0
 FLUSH_TIMEOUT_S = 10.0
+
+OnChangedIdentity = Literal["stop", "lose", "keep"]
 
 _logger = logging.getLogger(__name__)
 
@@ -70,6 +76,10 @@ class LearnLoop:
         checkpoint_seconds: between two checkpoints.
         is_checkpoint_requested: asked between polls; True saves now. Its question is thereby answered.
         on_status: gets the loop's status a few times a second.
+        fence: shuts out other learners; None where there can be none.
+        guard: finds records that make the learner die; None where nobody would start it again.
+        on_changed_identity: what `start` does where the positions are of another cluster or topic: raise (stop), hand
+            them to the source as lost (lose), or go on with them all the same (keep).
     """
 
     def __init__(
@@ -82,6 +92,9 @@ class LearnLoop:
         checkpoint_seconds: float = 60.0,
         is_checkpoint_requested: Callable[[], bool] = lambda: False,
         on_status: Callable[[LearnerStatus], None] = lambda status: None,
+        fence: Fence | None = None,
+        guard: PoisonGuard | None = None,
+        on_changed_identity: OnChangedIdentity = "stop",
     ) -> None:
         self.model = model
         self.status = LearnerStatus(
@@ -94,6 +107,9 @@ class LearnLoop:
         self._checkpoint_seconds = checkpoint_seconds
         self._is_checkpoint_requested = is_checkpoint_requested
         self._on_status = on_status
+        self._fence = fence
+        self._guard = guard
+        self._on_changed_identity = on_changed_identity
         self._foreign_positions: dict[str, int] = {}  # of other topics that this model has learned from
         self._topic_ids: dict[str, str] = {}
         self._cluster_id: str | None = None
@@ -119,22 +135,26 @@ class LearnLoop:
         )
 
     def start(self) -> None:
-        """Connects and begins at the tables' positions, or where the source begins a cold start.
+        """Connects and begins at the tables' positions, or where the source begins a cold start. May be called again.
 
         Raises:
             ConsumerError: a `retriable` one may be tried again.
-            IdentityChanged: the positions are of another cluster or another topic of the same name.
+            PositionsLost: the log is another one, or does not go on where the tables stand.
+            Fenced: a later learner has come.
         """
+        if self._fence is not None:
+            self._fence.acquire()  # 0
         identity = self._source.identity()
         positions = self.model.tables.positions()
-        if positions:
-            self._check_identity("cluster", self._cluster_id, identity.cluster_id)
-            self._check_identity("topic", self._topic_ids.get(self._source.topic), identity.topic_id)
-        for partition, position in self._source.start(positions).items():
-            self.model.advance(partition, position)
+        started = self._source.start(self._check_identity(identity, positions))
+        self._tell_jumps(positions, started)
+        self.model.set_positions(started)
         self._cluster_id = identity.cluster_id or self._cluster_id
         if identity.topic_id:
             self._topic_ids[self._source.topic] = identity.topic_id
+        if self._guard is not None and (poison := self._guard.begin(identity.topic_id or self._source.topic)):
+            where = f"{self._source.topic}[{poison.partition}]@{poison.offset}"
+            _logger.error("%s made the learner die again and again: from now on it is a dead letter", where)
         self._next_checkpoint = time.monotonic() + self._checkpoint_seconds
         self._next_refresh = time.monotonic() + REFRESH_S
 
@@ -143,6 +163,7 @@ class LearnLoop:
 
         Raises:
             ConsumerError: one that a person has to mend; what was learned until then is saved first.
+            Fenced: a later learner has come; nothing is saved any more.
         """
         self._set_state("learning")
         try:
@@ -153,12 +174,29 @@ class LearnLoop:
                     if stop.is_set():
                         break
                 self.tend()
-        finally:
-            self._set_state("stopping")
+        except Fenced:
+            raise
+        except ConsumerError:
             self.checkpoint_now()
+            raise
+        self._set_state("stopping")
+        self.checkpoint_now()
 
     def apply(self, fetch: Fetch) -> None:
         """Learns from one fetch, and moves its partition's position past it."""
+        if self._guard is None:
+            self._apply(fetch)
+            return
+        for part in self._guard.split(fetch):
+            if self._guard.is_poison(part):
+                message = "the learner died each time that it was about to learn from it"
+                self._reject(part.record(0), "learn", "poison", message)
+                self.model.advance(part.partition, part.position)
+                continue
+            with self._guard.applying(part):
+                self._apply(part)
+
+    def _apply(self, fetch: Fetch) -> None:
         decoded = self._decoder.decode(fetch.values)  # 2
         next_offsets = np.array(fetch.offsets, np.int64)[decoded.kept] + 1
         learned = self.model.learn(decoded.batch, decoded.labels, decoded.weights, fetch.partition, next_offsets)  # 3
@@ -198,6 +236,8 @@ class LearnLoop:
     def _poll(self, stop: StopSignal) -> list[Fetch]:
         try:
             if time.monotonic() >= self._next_refresh:
+                if self._fence is not None:
+                    self._fence.check()
                 for partition, position in self._source.refresh().items():
                     _logger.info("%s[%d] is new: learning from %d on", self._source.topic, partition, position)
                     self.model.advance(partition, position)
@@ -236,7 +276,12 @@ class LearnLoop:
             self._fail_checkpoint(time.time(), f"not saved: {error}")
             return False
         version = self._version()
-        metrics = {**self.model.report(), "rejected": self.status.rejected, "unlabelled": self.status.unlabelled}
+        metrics = {
+            **self.model.report(),
+            "rejected": self.status.rejected,
+            "unlabelled": self.status.unlabelled,
+            "poison": self._guard.positions() if self._guard else [],
+        }
         self._saver.begin(  # 6, 7
             events=self.model.n_events,
             positions=self._positions(),
@@ -301,9 +346,30 @@ class LearnLoop:
                 foreign[key] = position
         return own, foreign
 
-    def _check_identity(self, kind: str, saved: str | None, found: str | None) -> None:
-        if saved and found and saved != found:
-            raise IdentityChanged(kind, self._source.topic, saved, found)
+    def _check_identity(self, identity: Identity, positions: dict[int, int]) -> dict[int, int]:
+        """The positions, where they are of this cluster and topic."""
+        topic = self._source.topic
+        kinds = (
+            ("cluster", self._cluster_id, identity.cluster_id),
+            ("topic", self._topic_ids.get(topic), identity.topic_id),
+        )
+        for kind, saved, found in kinds:
+            if positions and saved and found and saved != found:
+                changed = IdentityChanged(kind, topic, saved, found)
+                if self._on_changed_identity == "stop":
+                    raise changed
+                _logger.warning("%s; going on as chosen", changed)
+                return positions if self._on_changed_identity == "keep" else dict.fromkeys(positions, LOST)
+        return positions
+
+    def _tell_jumps(self, before: Mapping[int, int], after: Mapping[int, int]) -> None:
+        for partition in sorted(before.keys() | after.keys()) if before else ():
+            place = f"{self._source.topic}[{partition}]"
+            left, begun = before.get(partition), after.get(partition)
+            if left is None:
+                _logger.info("%s is new: learning from %s on", place, begun)
+            elif left != begun:
+                _logger.warning("%s goes on at %s instead of %s, as chosen", place, begun, left)
 
     def _measure_rate(self, now: float) -> float:
         self._rates.append((now, self.status.events))

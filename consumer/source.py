@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
 
 StartAt = Literal["earliest", "latest"]
+OnLost = Literal["stop", "earliest", "latest"]
+LOST = -1  # a position that no log holds
 
 
 class Record(NamedTuple):
@@ -54,6 +56,11 @@ class Fetch:
     def position(self) -> int:
         """The next offset to read after these records."""
         return self.offsets[-1] + 1
+
+    def cut(self, begin: int, end: int) -> Fetch:
+        """The records from `begin` up to, not including, `end`, of which there must be one at least."""
+        offsets, values = self.offsets[begin:end], self.values[begin:end]
+        return Fetch(self.partition, offsets, values, lambda index: self.build_record(begin + index))
 
     def record(self, index: int) -> Record:
         """The whole record at `index` among the N."""
@@ -108,7 +115,7 @@ class Source(Protocol):
 
         Raises:
             BrokerUnavailable: nobody answers (`poll` alone does not tell that from silence).
-            TopicNotFound, TopicReplaced: the topic that was being read is gone.
+            TopicNotFound, IdentityChanged: the topic that was being read is gone.
         """
 
     def close(self) -> None:

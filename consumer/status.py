@@ -12,7 +12,7 @@ import msgspec
 STATUS_FILE = "status.json"
 STALE_AFTER_S = 5.0  # a learner that has not written for so long is taken for dead or stuck
 
-State = Literal["starting", "restoring", "connecting", "learning", "stopping", "stopped", "failed"]
+State = Literal["starting", "restoring", "connecting", "learning", "blocked", "fenced", "stopping", "stopped", "failed"]
 
 
 class CheckpointStatus(msgspec.Struct, kw_only=True):

@@ -155,6 +155,16 @@ def serve(
             rich_help_panel="Kafka",
         ),
     ] = None,
+    on_lost_position: Annotated[
+        str | None,
+        typer.Option(
+            help="What to do where the topic no longer goes on where the model stands: wait for someone to act; go on "
+            "at its first or last record; trust the offsets of a copied topic; or begin a new model.",
+            show_default="stop",
+            metavar="stop|earliest|latest|keep|fresh",
+            rich_help_panel="Kafka",
+        ),
+    ] = None,
     host: Annotated[
         str | None,
         typer.Option(help="Address to listen on; 0.0.0.0 for all.", show_default="127.0.0.1", rich_help_panel="HTTP"),

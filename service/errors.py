@@ -4,7 +4,8 @@ ServiceError
 ├── SettingsError         settings that cannot be used (service.settings)
 ├── AddressError          the address to listen on cannot be had (service.supervisor)
 ├── EmbeddedBrokerError   the embedded broker cannot be had (service.embedded_broker)
-├── LearnerBusy           another learner holds the memory folder (service.learner)
+├── LearnerBusy           another learner holds the memory folder or that of the checkpoints (service.learner)
+├── FolderError           such a folder cannot be written (service.learner)
 ├── DemoError             the demo cannot go on (service.demo)
 └── Problem               an error that an HTTP client is told of (service.problems)
 """
@@ -25,7 +26,11 @@ class AddressError(ServiceError):
 
 
 class LearnerBusy(ServiceError):
-    """Another learner holds the memory folder; names the folder."""
+    """Another learner holds the memory folder or that of the checkpoints; names it."""
+
+
+class FolderError(ServiceError):
+    """The memory folder or that of the checkpoints cannot be written; names it, its setting and the reason."""
 
 
 class DemoError(ServiceError):

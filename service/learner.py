@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import fcntl
+import math
 import os
 import shutil
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
 import structlog
 
 from consumer.dead_letters import DeadLetters
-from consumer.errors import ConsumerError, TopicNotFound
+from consumer.errors import ConsumerError, Fenced, PositionsLost, TopicNotFound
+from consumer.fence import Fence
+from consumer.guard import PoisonGuard
 from consumer.kafka import KafkaSource, create_topic
 from consumer.loop import RETRY_S, LearnLoop, describe_configuration
-from consumer.status import LearnerStatus, write_status
+from consumer.status import LearnerStatus, State, write_status
 from consumer.wire import EventDecoder
 from model.checkpoint import CheckpointStore
 from model.errors import ModelError
 from model.learner import OnlineModel
 from model.saving import Saver
 from model.tables import Tables
-from service.errors import LearnerBusy, ServiceError
+from service.errors import FolderError, LearnerBusy, ServiceError
 from service.logs import configure_logs
 from service.memory import CHECKPOINT_REQUEST
 from service.settings import Settings, load_settings
-from service.supervisor import MUST_MEND
+from service.supervisor import LAST_EXIT, MUST_MEND
 
 LOCK_FILE = "learner.lock"
 TABLES_PREFIX = "tables-"
+BLOCKED_S = 5.0  # between looks whether a person has acted
 IDLE_S = 1.0  # between two words of a learner that waits for somebody to act
 
 log = structlog.stdlib.get_logger("learner")
@@ -49,18 +54,21 @@ class Learner:
         self._settings = settings
         self._stop = stop
         self._directory = settings.memory
-        self._lock = _hold(self._directory)
+        self._locks = [_hold(settings.memory, "memory_dir"), _hold(settings.checkpoint_dir, "checkpoint_dir")]
+        self._guard = _open_guard(settings.checkpoint_dir)
         self._status = LearnerStatus(state="starting", topic=settings.topic, pid=os.getpid(), started_at=time.time())
 
     def run(self) -> None:
         """Works until told to stop.
 
         Raises:
-            ModelError, ConsumerError: what somebody must mend before a learner can go on.
+            ModelError, ConsumerError: what somebody must mend before a learner can start.
         """
         self._publish(self._status)
+        lost: PositionsLost | None = None
         try:
-            self._work()
+            while (lost := self._work(is_fresh=lost is not None)) is not None:
+                log.warning("a fresh model is started, as chosen by on_lost_position", cause=str(lost))
         except (ModelError, ConsumerError) as error:
             self._status.state, self._status.error = "failed", str(error)
             self._publish(self._status)
@@ -68,20 +76,30 @@ class Learner:
         self._status.state, self._status.error = "stopped", None
         self._publish(self._status)
 
-    def _work(self) -> None:
+    def _work(self, is_fresh: bool) -> PositionsLost | None:
+        """Restores, unless told to begin anew, and learns; returns why it must begin anew, None where told to stop."""
         settings = self._settings
         self._status.state = "restoring"
         self._publish(self._status)
-        store = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep)
+        fence = Fence(settings.connection, settings.topic, settings.group_id)
+        store = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep, _confirm_before_rename(fence))
         directory = self._directory / f"{TABLES_PREFIX}{time.time_ns()}"
         tables = Tables.create(settings.model, directory)
-        loaded = store.load_newest(describe_configuration(settings.model, settings.event_format), tables.tensors)
+        configuration = describe_configuration(settings.model, settings.event_format)
+        loaded = None if is_fresh else store.load_newest(configuration, tables.tensors)
         model = OnlineModel(tables)
         decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
         model.warm_up()
         decoder.warm_up()
         saver = Saver(store, tables)
-        source = KafkaSource(settings.connection, settings.topic, settings.group_id, settings.start_at)
+        choice = settings.on_lost_position
+        source = KafkaSource(
+            settings.connection,
+            settings.topic,
+            settings.group_id,
+            settings.start_at,
+            on_lost=choice if choice in ("earliest", "latest") else "stop",
+        )
         letters = DeadLetters(settings.connection, settings.topic)
         loop = LearnLoop(
             model,
@@ -92,6 +110,9 @@ class Learner:
             settings.checkpoint_seconds,
             self._take_checkpoint_request,
             self._publish,
+            fence,
+            self._guard,
+            on_changed_identity="keep" if choice == "keep" else "lose" if choice in ("earliest", "latest") else "stop",
         )
         loop.status.pid, loop.status.started_at = self._status.pid, self._status.started_at
         loop.status.tables = directory.name
@@ -102,34 +123,53 @@ class Learner:
         loop.report()  # from here the API serves these tables, whether Kafka is there or not
         _remove_other_tables(directory)
         try:
-            if self._connect(loop):
-                loop.run(self._stop)
+            self._learn(loop)
+            return None
+        except PositionsLost as lost:
+            return lost
         finally:
             saver.close()
             letters.close()
             source.close()
+            fence.close()
 
-    def _connect(self, loop: LearnLoop) -> bool:
-        """Starts the loop, however long the broker takes to come; False where told to stop first."""
+    def _learn(self, loop: LearnLoop) -> None:
+        """Learns until told to stop. Once learning has begun, what a person has to act on is waited for.
+
+        Raises:
+            PositionsLost: and the choice is to start a fresh model.
+            ConsumerError: learning could not begin, and a person has to act.
+        """
+        settings = self._settings
+        has_begun = False
         while not self._stop.is_set():
             try:
                 loop.start()
-            except TopicNotFound:
-                if not self._settings.create_topic:
-                    raise
-                create_topic(self._settings.connection, self._settings.topic)
+                has_begun = True
+                log.info("learning", topic=settings.topic, positions=loop.status.positions)
+                loop.run(self._stop)
+            except Fenced as fenced:
+                self._wait(loop, "fenced", fenced)
             except ConsumerError as error:
-                if not error.retriable:
+                is_lost = isinstance(error, PositionsLost)
+                if error.retriable:
+                    self._wait(loop, "connecting", error, RETRY_S)
+                elif isinstance(error, TopicNotFound) and settings.create_topic and not has_begun:
+                    create_topic(settings.connection, settings.topic)
+                elif (is_lost and settings.on_lost_position == "fresh") or not (is_lost or has_begun):
                     raise
-                if loop.status.error != str(error):
-                    log.warning("connecting", error=str(error))
-                loop.status.state, loop.status.error = "connecting", str(error)
-                loop.report()
-                self._stop.wait(RETRY_S)
-            else:
-                log.info("learning", topic=self._settings.topic, positions=loop.status.positions)
-                return True
-        return False
+                else:
+                    self._wait(loop, "blocked", error, BLOCKED_S)
+
+    def _wait(self, loop: LearnLoop, state: State, error: ConsumerError, seconds: float | None = None) -> None:
+        """Tells the error, and waits for so long, or until told to stop."""
+        if (loop.status.state, loop.status.error) != (state, str(error)):
+            (log.warning if error.retriable else log.error)(state, error=str(error))
+        loop.status.state, loop.status.error = state, str(error)
+        deadline = math.inf if seconds is None else time.monotonic() + seconds
+        while not self._stop.is_set() and time.monotonic() < deadline:
+            loop.report()
+            self._stop.wait(min(IDLE_S, deadline - time.monotonic()))
 
     def _publish(self, status: LearnerStatus) -> None:
         write_status(self._directory, status)
@@ -142,18 +182,44 @@ class Learner:
         return True
 
 
-def _hold(directory: Path) -> int:
-    """Takes the memory folder for this process's life; the kernel lets go of it when the process dies."""
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+def _hold(directory: Path, setting: str) -> int:
+    """Takes a folder for this process's life; the kernel lets go of it when the process dies."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as cause:
+        raise FolderError(
+            f"cannot write in {setting} {directory}: {cause.strerror}; make it writable for user {os.geteuid()},"
+            f" or set FLEXIHASH_{setting.upper()}"
+        ) from cause
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
         raise LearnerBusy(
-            f"another learner works in {directory}: stop it, or give this one another FLEXIHASH_MEMORY_DIR"
+            f"another learner works in {directory}: stop it, or give this one another FLEXIHASH_{setting.upper()}"
         ) from None
     return lock
+
+
+def _open_guard(directory: Path) -> PoisonGuard:
+    may_be_killed = os.environ.get(LAST_EXIT, "") in ("", str(-signal.SIGKILL))
+    return PoisonGuard(directory, may_be_killed=may_be_killed)
+
+
+def _confirm_before_rename(fence: Fence) -> Callable[[str], None]:
+    """A step hook of the checkpoints: nothing gets a checkpoint's name once a later learner has come."""
+
+    def confirm(step: str) -> None:
+        if step == "rename":
+            try:
+                fence.check()
+            except Fenced:
+                raise
+            except ConsumerError as error:  # the broker is away: whichever learner saves, what it saves is exact
+                log.info("saving without knowing of other learners", error=str(error))
+
+    return confirm
 
 
 def _remove_other_tables(directory: Path) -> None:

@@ -23,6 +23,8 @@ STATES = {
     "starting": "the learner is starting",
     "restoring": "the learner is restoring a checkpoint",
     "connecting": "the learner is connecting to the broker",
+    "blocked": "the learner waits until someone has acted",
+    "fenced": "the learner has stopped for another one",
     "stopping": "the learner is stopping",
     "stopped": "the learner has stopped",
     "failed": "the learner has failed and waits for someone to mend the cause",

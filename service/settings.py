@@ -26,6 +26,7 @@ PREFIX = "FLEXIHASH_"
 SHARED_MEMORY = Path("/dev/shm")
 MAX_TOPIC_LENGTH = 245  # Kafka takes 249 characters, and ".dlq" is appended for the dead letters
 
+OnLostPosition = Literal["stop", "earliest", "latest", "keep", "fresh"]
 Names = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -51,6 +52,12 @@ class Settings(BaseSettings):
     group_id: str = Field("flexihash", min_length=1, description="Consumer group whose offsets show the lag.")
     start_at: Literal["earliest", "latest"] = Field(
         "earliest", description="Where to begin without a checkpoint to go on from: earliest or latest."
+    )
+    on_lost_position: OnLostPosition = Field(
+        "stop",
+        description="What to do where the topic no longer goes on where the model stands: stop learning until someone "
+        "has acted; go on at its earliest record or its latest; keep the positions though cluster or topic are others; "
+        "or start a fresh model.",
     )
     create_topic: bool = Field(False, description="Create the topic, with one partition, where it is absent.")
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(

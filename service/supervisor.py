@@ -25,6 +25,7 @@ from service.orphans import die_with_parent
 from service.settings import Settings
 
 BACKLOG = 2048  # connections that wait while the API starts
+LAST_EXIT = "SUPERVISOR_LAST_EXIT"  # environment variable: exit code of the child before, negative for a signal; empty
 MUST_MEND = 2  # exit code of a child that says: restarting will not help, a person must change something
 LEARNER_GRACE_S = 60.0  # the last checkpoint of a table of gigabytes takes this long on a slow disk
 API_GRACE_S = 5.0  # answers in flight take milliseconds
@@ -71,6 +72,7 @@ class Child:
     spec: ChildSpec
     process: subprocess.Popen[bytes] | None = None
     n_deaths: int = 0
+    last_exit: int | None = None
     started_at: float = 0.0
     restart_at: float = 0.0
 
@@ -141,6 +143,7 @@ class Supervisor:
         delay_s = self.backoff.delay_s(child.n_deaths)
         ending = _describe_exit(child.process.returncode)
         logger.error(f"{child.spec.name} {ending}; restarting in {delay_s:g} s", ran_s=round(ran_s, 1))
+        child.last_exit = child.process.returncode
         child.process = None
         child.restart_at = now + delay_s
 
@@ -148,7 +151,7 @@ class Supervisor:
         spec = child.spec
         child.process = subprocess.Popen(
             spec.command,
-            env=dict(self.environment),
+            env={**self.environment, LAST_EXIT: "" if child.last_exit is None else str(child.last_exit)},
             pass_fds=spec.pass_fds,
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C reaches the supervisor alone, which stops the children in order

@@ -15,10 +15,10 @@ from consumer.errors import (
     ClientFailed,
     ConnectionSettingsError,
     ConsumerError,
+    IdentityChanged,
     PositionOutOfRange,
     RecordUnreadable,
     TopicNotFound,
-    TopicReplaced,
 )
 from consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
 from consumer.publisher import Publisher
@@ -256,7 +256,7 @@ def test_identity_changes_when_a_topic_is_made_anew(
     assert create_topic(broker, topic)  # reading has not brought it back
     assert source.identity().cluster_id == before.cluster_id
     assert source.identity().topic_id != before.topic_id
-    with pytest.raises(TopicReplaced, match=before.topic_id):
+    with pytest.raises(IdentityChanged, match=before.topic_id):
         source.refresh()
 
 
