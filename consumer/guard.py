@@ -93,7 +93,7 @@ class PoisonGuard:
         return len(part) == 1 and part.offsets[0] in self._poisoned(part.partition)
 
     def split(self, fetch: Fetch) -> Iterator[Fetch]:
-        """The fetch in parts, to be applied one after the other: poison and suspected records are parts of their own."""
+        """The fetch in parts, to be applied in turn: poison and suspected records are parts of their own."""
         poisoned, suspected = self._poisoned(fetch.partition), self._suspected(fetch.partition)
         if not poisoned and not suspected:
             yield fetch
