@@ -347,19 +347,15 @@ class LearnLoop:
         return own, foreign
 
     def _check_identity(self, identity: Identity, positions: dict[int, int]) -> dict[int, int]:
-        """The positions, where they are of this cluster and topic."""
-        topic = self._source.topic
-        kinds = (
-            ("cluster", self._cluster_id, identity.cluster_id),
-            ("topic", self._topic_ids.get(topic), identity.topic_id),
-        )
-        for kind, saved, found in kinds:
-            if positions and saved and found and saved != found:
-                changed = IdentityChanged(kind, topic, saved, found)
-                if self._on_changed_identity == "stop":
-                    raise changed
-                _logger.warning("%s; going on as chosen", changed)
-                return positions if self._on_changed_identity == "keep" else dict.fromkeys(positions, LOST)
+        """The positions, where they are of this cluster and topic; else what was chosen for that case."""
+        try:
+            if positions:
+                check_identity(self._source.topic, self._cluster_id, self._topic_ids.get(self._source.topic), identity)
+        except IdentityChanged as changed:
+            if self._on_changed_identity == "stop":
+                raise
+            _logger.warning("%s; going on as chosen", changed)
+            return positions if self._on_changed_identity == "keep" else dict.fromkeys(positions, LOST)
         return positions
 
     def _tell_jumps(self, before: Mapping[int, int], after: Mapping[int, int]) -> None:
@@ -384,6 +380,17 @@ class LearnLoop:
         self.status.state = state
         self.status.error = error
         self.report()
+
+
+def check_identity(topic: str, cluster_id: str | None, topic_id: str | None, found: Identity) -> None:
+    """Compares the ids that positions belong to with those found; None on either side is not known, and passes.
+
+    Raises:
+        IdentityChanged: they differ.
+    """
+    for kind, expected, there in (("cluster", cluster_id, found.cluster_id), ("topic", topic_id, found.topic_id)):
+        if expected and there and expected != there:
+            raise IdentityChanged(kind, topic, expected, there)
 
 
 def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str, Any]:

@@ -448,6 +448,47 @@ def inspect(
         raise typer.Exit(EXIT_FINDING)
 
 
+@app.command(epilog=SETTINGS_NOTE)
+def verify(
+    checkpoint: Annotated[Path, typer.Argument(help="One checkpoint.", metavar="CHECKPOINT")],
+    older: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="An older checkpoint to begin from.",
+            show_default="the log's first record",
+            metavar="CHECKPOINT",
+        ),
+    ] = None,
+    bootstrap_servers: BootstrapServers = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn the log again up to a checkpoint's positions, and say whether it is bit for bit what the log implies.
+
+    The topic, or the file, and the model's configuration are those that the checkpoint names. The service need not be
+    stopped: nothing is written anywhere.
+    """
+    import json
+
+    import msgspec
+
+    from service.verification import show_verdict
+    from service.verification import verify as run
+
+    if not checkpoint.is_dir():
+        _fail(f"{checkpoint}: there is no such folder; a checkpoint is a folder in checkpoint_dir")
+    with _stop_signals() as stop, _offset_progress(is_shown=not as_json) as on_progress:
+        verdict = run(checkpoint, older, bootstrap_servers, on_progress, stop)
+    if stop.is_set():
+        _fail("interrupted; nothing can be said yet", EXIT_INTERRUPTED)
+    if as_json:
+        print(json.dumps(msgspec.to_builtins(verdict)))
+    else:
+        show_verdict(verdict)
+    if verdict.differences:
+        raise typer.Exit(EXIT_FINDING)
+
+
 @app.command()
 def demo(
     seconds: Annotated[
@@ -507,6 +548,19 @@ def _byte_progress(is_shown: bool) -> Iterator[Callable[[int, int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not (is_shown and console.is_terminal)) as bar:
         task = bar.add_task("", total=None, events=0)
         yield lambda done, total, events: bar.update(task, completed=done, total=total or None, events=events)
+
+
+@contextmanager
+def _offset_progress(is_shown: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar over a log's offsets on stderr; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not (is_shown and console.is_terminal)) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

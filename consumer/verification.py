@@ -1,0 +1,180 @@
+"""Whether a checkpoint is, bit for bit, what the log implies: its records are learned again, without a stop."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from threading import Event as StopSignal
+
+import msgspec
+import torch
+
+from consumer.errors import PositionOutOfRange
+from consumer.loop import REFRESH_S, LearnLoop, check_identity
+from consumer.source import Fetch, Record, Source
+from consumer.wire import EventDecoder, EventFormat
+from model import checkpoint
+from model.checkpoint import Loaded, Manifest
+from model.config import ModelConfig
+from model.learner import OnlineModel
+from model.tables import Tables
+
+SILENCE_S = 10.0  # a log that says nothing for so long has no more records before the end: compaction took them
+
+
+class Verdict(msgspec.Struct, kw_only=True):
+    """What came of it.
+
+    Args:
+        checkpoint, older: the folders; `older` is None where the log was learned from its beginning.
+        is_ordered: whether tensors could be compared. Where the positions are of several partitions they cannot: in
+            which order these were mixed is not in the log. Then the counts alone are compared.
+        events: learned again; `seconds` is the time that it took.
+        differences: for people; none where the checkpoint is what the log implies.
+    """
+
+    checkpoint: str
+    older: str | None
+    is_ordered: bool
+    events: int
+    seconds: float
+    differences: list[str]
+
+
+def verify_checkpoint(
+    path: Path,
+    source: Source,
+    config: ModelConfig,
+    format: EventFormat,
+    older: Path | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+    stop: StopSignal | None = None,
+) -> Verdict:
+    """Learns the log up to the positions of the checkpoint at `path` and compares.
+
+    Args:
+        source: reads the topic that the checkpoint learned; a cold start of it begins at the log's first record.
+        config, format: as the checkpoint's configuration has them.
+        older: a checkpoint to begin from, where the log no longer holds what came before it.
+        on_progress: gets offsets passed and offsets in all, over all partitions.
+        stop: when set, ends it early; the verdict is then of no use.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be read.
+        IdentityChanged: the topic is not the one that was learned.
+        PositionOutOfRange: the log does not hold all that has to be learned.
+    """
+    tensors, manifest = checkpoint.read(path)
+    tables = Tables.create(config)
+    model = OnlineModel(tables)
+    loop = LearnLoop(model, source, EventDecoder(format, config.task, config.n_rows), _NoLetters())
+    if older is not None:
+        loop.resume(Loaded(older, checkpoint.read(older, tables.tensors)[1], tables.tensors, []))
+    check_identity(source.topic, manifest.cluster_id, manifest.topic_ids.get(source.topic), source.identity())
+    until = {int(key.rpartition(":")[2]): position for key, position in manifest.positions.items()}
+    source.start(until)  # or the log would end before it
+    loop.start()
+    if older is None:
+        _check_beginning(source.topic, tables.positions())
+    n_before, begin = model.n_events, time.perf_counter()
+    _learn_until(loop, source, until, _find_poison(manifest), on_progress, stop or StopSignal())
+    return Verdict(
+        checkpoint=str(path),
+        older=str(older) if older else None,
+        is_ordered=len(until) == 1,
+        events=model.n_events - n_before,
+        seconds=time.perf_counter() - begin,
+        differences=[
+            *(_compare_tensors(tables.tensors, tensors) if len(until) == 1 else ()),
+            *_compare_counts(loop, manifest),
+        ],
+    )
+
+
+class _NoLetters:
+    """What was rejected is in the dead letters already."""
+
+    def send(self, record: Record, stage: str, reason: str, message: str) -> None:
+        pass
+
+    def flush(self, timeout_s: float) -> None:
+        pass
+
+
+def _check_beginning(topic: str, positions: Mapping[int, int]) -> None:
+    for partition, position in positions.items():
+        if position > 0:
+            raise PositionOutOfRange(topic, partition, 0, position, None)
+
+
+def _learn_until(
+    loop: LearnLoop,
+    source: Source,
+    until: Mapping[int, int],
+    poison: set[tuple[int, int]],
+    on_progress: Callable[[int, int], None],
+    stop: StopSignal,
+) -> None:
+    first = loop.model.tables.positions()
+    total = sum(until[partition] - first.get(partition, 0) for partition in until)
+    heard = looked = time.monotonic()
+    while left := _count_left(loop, until):
+        on_progress(total - left, total)
+        fetches = source.poll(0.5)
+        for fetch in fetches:
+            heard = time.monotonic()
+            if stop.is_set():
+                return
+            _learn_part(loop, fetch, until.get(fetch.partition, 0), poison)
+        if time.monotonic() > looked + REFRESH_S:
+            source.refresh()  # a broker that went away is silent too: this tells the difference
+            looked = time.monotonic()
+        if time.monotonic() > heard + SILENCE_S:
+            break
+    on_progress(total, total)
+    for partition, position in until.items():
+        loop.model.advance(partition, position)
+
+
+def _learn_part(loop: LearnLoop, fetch: Fetch, until: int, poison: set[tuple[int, int]]) -> None:
+    """Learns the records before `until` that are not poison."""
+    wanted = [index for index, offset in enumerate(fetch.offsets) if offset < until]
+    if poisoned := [index for index in wanted if (fetch.partition, fetch.offsets[index]) in poison]:
+        loop.status.rejected["poison"] = loop.status.rejected.get("poison", 0) + len(poisoned)
+    kept = [index for index in wanted if index not in poisoned]
+    if kept:
+        offsets, values = [fetch.offsets[index] for index in kept], [fetch.values[index] for index in kept]
+        loop.apply(Fetch(fetch.partition, offsets, values, lambda index: fetch.record(kept[index])))
+    if until:
+        loop.model.advance(fetch.partition, min(fetch.position, until))
+
+
+def _count_left(loop: LearnLoop, until: Mapping[int, int]) -> int:
+    positions = loop.model.tables.positions()
+    return sum(max(0, end - positions.get(partition, 0)) for partition, end in until.items())
+
+
+def _find_poison(manifest: Manifest) -> set[tuple[int, int]]:
+    places = (place.split("@") for place in manifest.metrics.get("poison", ()))
+    return {(int(partition), int(offset)) for partition, offset in places}
+
+
+def _compare_tensors(implied: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> list[str]:
+    return [line for name in implied if (line := _compare_bits(name, implied[name], found[name]))]
+
+
+def _compare_bits(name: str, implied: torch.Tensor, found: torch.Tensor) -> str | None:
+    differs = (implied.view(torch.uint8) != found.view(torch.uint8)).reshape(len(implied), -1).any(1)
+    rows = torch.nonzero(differs).flatten()
+    return f"{name}: {len(rows):,} of {len(differs):,} rows differ, row {int(rows[0])} first" if len(rows) else None
+
+
+def _compare_counts(loop: LearnLoop, manifest: Manifest) -> list[str]:
+    counts = (
+        ("events", loop.model.n_events, manifest.events),
+        ("weight", loop.model.report()["weight"], manifest.metrics["weight"]),
+        ("rejected", loop.status.rejected, manifest.metrics["rejected"]),
+        ("unlabelled", loop.status.unlabelled, manifest.metrics["unlabelled"]),
+    )
+    return [f"{name}: {found} instead of {implied}" for name, implied, found in counts if implied != found]

@@ -1,0 +1,111 @@
+"""The learner of the recovery tests: the real one, made to die where an armed fault says, or given a deliberate bug.
+
+A fault is armed by writing its name to the file that FAULT_FILE names; it strikes once. The names are those of
+`model.checkpoint.STEPS`, `learn` (in the midst of a fetch), and `abort:TEXT` (each time that a record holds TEXT).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import model.saving
+import service.learner
+from consumer.fence import Fence
+from consumer.loop import LearnLoop
+from consumer.source import Fetch
+from consumer.wire import Decoded, EventDecoder
+from model.learner import Learned, OnlineModel
+
+FAULT_FILE = "RECOVERY_FAULT_FILE"
+BUG = "RECOVERY_BUG"
+LEARN = "learn"
+ABORT = "abort:"
+BUGS = ("early_position", "shadow_row")
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm_faults(file: Path) -> None:
+    """Has the learner look at the file wherever a fault may strike."""
+
+    def read() -> str:
+        try:
+            return file.read_text()
+        except FileNotFoundError:
+            return ""
+
+    def strike(name: str) -> bool:
+        if read() != name:
+            return False
+        file.unlink()
+        return True
+
+    confirm_before_rename = service.learner._confirm_before_rename
+
+    def die_at_steps(fence: Fence) -> Callable[[str], None]:
+        confirm = confirm_before_rename(fence)
+
+        def on_step(step: str) -> None:
+            confirm(step)
+            if strike(step):
+                die()
+
+        return on_step
+
+    learn = OnlineModel.learn
+
+    def die_while_learning(model: OnlineModel, *args: Any) -> Learned:
+        if strike(LEARN):
+            threading.Timer(random.uniform(0.0, 0.002), die).start()
+        return learn(model, *args)
+
+    decode = EventDecoder.decode
+
+    def abort_on_text(decoder: EventDecoder, values: Any) -> Decoded:
+        text = read().removeprefix(ABORT).encode() if read().startswith(ABORT) else b""
+        if text and any(text in value for value in values if value):
+            os.abort()
+        return decode(decoder, values)
+
+    service.learner._confirm_before_rename = die_at_steps
+    OnlineModel.learn = die_while_learning  # type: ignore[method-assign]
+    EventDecoder.decode = abort_on_text  # type: ignore[method-assign]
+
+
+def plant(bug: str) -> None:
+    """Has the learner make a mistake that the recovery tests must notice."""
+    if bug == "early_position":
+        apply = LearnLoop._apply
+
+        def commit_early(loop: LearnLoop, fetch: Fetch) -> None:
+            loop.model.advance(fetch.partition, fetch.position)
+            loop.tend()
+            apply(loop, fetch)
+
+        LearnLoop._apply = commit_early  # type: ignore[method-assign]
+    elif bug == "shadow_row":
+        copy = model.saving._copy_changed
+
+        def skip_last_row(since: int, *arrays: Any) -> Any:
+            return copy(since, *(array[:-1] for array in arrays))
+
+        model.saving._copy_changed = skip_last_row
+    else:
+        raise ValueError(f"{bug} is none of {BUGS}")
+
+
+if __name__ == "__main__":
+    if file := os.environ.get(FAULT_FILE):
+        arm_faults(Path(file))
+    if bug := os.environ.get(BUG):
+        plant(bug)
+    sys.exit(service.learner.main())
