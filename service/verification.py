@@ -70,8 +70,8 @@ def show_verdict(verdict: Verdict) -> None:
         text, style = f"{verdict.checkpoint} is bit for bit what the log implies; {learned}", "green"
     else:
         text = (
-            f"{verdict.checkpoint} has learned each event once; {learned}. In which order several partitions were mixed "
-            "is not in the log, so only counts could be compared"
+            f"{verdict.checkpoint} has learned each event once; {learned}. In which order several partitions were "
+            "mixed is not in the log, so only counts could be compared"
         )
         style = "green"
     console.print(text, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,387 @@
+"""The recovery soak: kills the real service on a real broker again and again, then compares with the log.
+
+    python -m tests.recovery.soak --rounds 1000
+
+Rounds come in segments of their own topic, service and checkpoints; the topics have one partition and three in turn. A
+round lets the service learn, kills something at a random moment, and waits until events are learned again. At a
+segment's end the newest checkpoint must hold all that the topic holds, and be what `flexihash verify` finds in it: bit
+for bit on one partition, each event exactly once on three. An event's weight is its own, and sums of weights are exact,
+so that a lost event and a doubled one cannot make up for each other.
+
+The seed decides what is killed and when, as far as the machine's own timing lets it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+
+from consumer.errors import ConsumerError
+from consumer.kafka import KafkaConnection, KafkaSource, create_topic
+from consumer.publisher import Publisher
+from consumer.status import LearnerStatus, read_status
+from consumer.verification import verify_checkpoint
+from consumer.wire import EventFormat
+from model.checkpoint import STEPS, CheckpointStore
+from model.config import ModelConfig
+from service.embedded_broker import EmbeddedBroker
+from tests.integration.brokers import ApacheKafka
+from tests.recovery.learner import BUG, BUGS, FAULT_FILE, LEARN
+
+ROOT = Path(__file__).parents[2]
+N_ROWS = 1 << 12
+SEGMENT_ROUNDS = 25
+EVENTS_PER_SECOND = 1_500.0
+BAD_EVERY = 500  # one event in so many is malformed
+WEIGHT_UNIT = 2.0**-20  # sums of up to 2^32 of it are exact in float64
+CHECKPOINT_S = 0.3
+QUIET_S = 0.4  # a kill comes within so long after events are learned again
+PATIENCE_S = 120.0  # only a hang lasts so long
+KINDS = {"learner": 0.3, "learn": 0.1, "step": 0.25, "api": 0.1, "group": 0.15, "broker": 0.1}
+
+
+class Mismatch(Exception):
+    """What was learned is not what the log implies."""
+
+
+def make_events(seed: int) -> Iterator[bytes]:
+    """Endless events: every row of the table gets its share, weights are exact, some are malformed."""
+    rng = np.random.default_rng(seed)
+    for number in itertools.count(1):
+        if number % BAD_EVERY == 0:
+            yield b'{"features": {"user": 1'
+            continue
+        user, item = rng.integers(20_000), rng.integers(500)
+        x = float(rng.standard_normal())
+        yield msgspec.json.encode(
+            {
+                "features": {"user": f"u{user}", "item": f"i{item}", "x": x, "n": int(item % 7)},
+                "label": int(rng.random() < 1 / (1 + np.exp(-x - (item % 5 - 2)))),
+                "weight": 1.0 + number % (1 << 20) * WEIGHT_UNIT,
+            }
+        )
+
+
+class Feeder:
+    """Publishes events at a steady rate until stopped, whatever becomes of the broker meanwhile."""
+
+    def __init__(self, connection: KafkaConnection, topic: str, seed: int) -> None:
+        self._publisher = Publisher(connection, topic)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._feed, args=(make_events(seed),))
+        self._thread.start()
+
+    def _feed(self, events: Iterator[bytes]) -> None:
+        begin, sent = time.monotonic(), 0
+        while not self._stop.wait(0.02):
+            due = int((time.monotonic() - begin) * EVENTS_PER_SECOND) - sent
+            try:
+                for event in itertools.islice(events, min(due, 500)):
+                    self._publisher.send(event, str(sent).encode())
+                    sent += 1
+            except ConsumerError:  # the log is what counts, not what was meant for it
+                self._stop.wait(0.1)
+
+    def stop(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        try:
+            self._publisher.flush()
+        except ConsumerError:
+            pass
+        self._publisher.close()
+
+
+@dataclass
+class Service:
+    """`tests.recovery.serve` on a topic, in a folder of its own."""
+
+    connection: KafkaConnection
+    topic: str
+    folder: Path
+    extra: Mapping[str, str] = field(default_factory=dict)
+    process: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.folder.mkdir(parents=True)
+        self.fault_file = self.folder / "fault"
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+
+    def start(self) -> None:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("FLEXIHASH_")},
+            "PYTHONPATH": str(ROOT),
+            "FLEXIHASH_BOOTSTRAP_SERVERS": self.connection.bootstrap_servers,
+            "FLEXIHASH_TOPIC": self.topic,
+            "FLEXIHASH_GROUP_ID": self.topic,
+            "FLEXIHASH_PORT": str(self.port),
+            "FLEXIHASH_N_ROWS": str(N_ROWS),
+            "FLEXIHASH_CHECKPOINT_DIR": str(self.folder / "checkpoints"),
+            "FLEXIHASH_CHECKPOINT_SECONDS": str(CHECKPOINT_S),
+            "FLEXIHASH_MEMORY_DIR": str(self.folder / "memory"),
+            "FLEXIHASH_LOG_FORMAT": "json",
+            FAULT_FILE: str(self.fault_file),
+            **self.extra,
+        }
+        with (self.folder / "log").open("ab") as log:
+            command = [sys.executable, "-P", "-m", "tests.recovery.serve"]
+            self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=self.folder)
+
+    def status(self) -> LearnerStatus:
+        return read_status(self.folder / "memory") or LearnerStatus()
+
+    def api_pid(self) -> int:
+        """Of the newest API worker, as the supervisor logged it."""
+        lines = (line for line in (self.folder / "log").read_text().splitlines() if '"api-1 started"' in line)
+        return int(json.loads(list(lines)[-1])["pid"])
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2).is_success
+        except httpx.TransportError:
+            return False
+
+    def wait(self, until: Callable[[], Any], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while not until():
+            ended = self.process is None or self.process.poll() is not None
+            if ended or time.monotonic() > deadline:
+                why = "the service ended" if ended else f"not within {PATIENCE_S:g} s"
+                raise Mismatch(f"{what}: {why}; see {self.folder / 'log'}")
+            time.sleep(0.005)
+
+    def wait_progress(self, old_pid: int = 0) -> None:
+        """Until a learner, another than `old_pid`, has learned something."""
+        seen: dict[int, int] = {}
+
+        def has_progressed() -> bool:
+            status = self.status()
+            if status.pid == old_pid or status.state != "learning":
+                return False
+            return status.events > seen.setdefault(status.pid, status.events)
+
+        self.wait(has_progressed, "learning")
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        if (code := self.process.wait(PATIENCE_S)) != 0:
+            raise Mismatch(f"exit code {code}; see {self.folder / 'log'}")
+
+    def kill(self) -> None:
+        """SIGKILL for all its processes."""
+        if self.process is not None and self.process.poll() is None:
+            pids = [self.process.pid, self.status().pid, self.api_pid()]
+            for pid in filter(None, pids):
+                _kill(pid)
+            self.process.wait()
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
+@dataclass
+class Report:
+    """What the soak did and found; times are seconds from a kill until events are learned again."""
+
+    seed: int
+    broker: str
+    rounds: int = 0
+    events: int = 0
+    segments: int = 0
+    seconds: float = 0.0
+    recovery_s: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    mismatches: list[str] = field(default_factory=list)
+
+    def describe(self) -> str:
+        """A table for people and docs/reliability.md."""
+        lines = [
+            f"{self.rounds} rounds in {self.segments} segments on {self.broker}, seed {self.seed}: {self.events:,} events "
+            f"in {self.seconds / 60:.0f} minutes, {len(self.mismatches)} mismatches",
+            "",
+            "| killed | times | recovery p50, s | p99, s |",
+            "| --- | ---: | ---: | ---: |",
+        ]
+        every = [time_s for times in self.recovery_s.values() for time_s in times]
+        for kind, times in [*sorted(self.recovery_s.items()), ("all", every)]:
+            p50, p99 = np.quantile(times, (0.5, 0.99)) if times else (np.nan, np.nan)
+            lines.append(f"| {kind} | {len(times)} | {p50:.2f} | {p99:.2f} |")
+        return "\n".join([*lines, *(f"MISMATCH {line}" for line in self.mismatches)])
+
+
+class Soak:
+    """Runs segments against one broker."""
+
+    def __init__(
+        self, kafka: ApacheKafka | None, connection: KafkaConnection, folder: Path, kinds: Sequence[str], report: Report
+    ) -> None:
+        self._kafka = kafka
+        self._connection = connection
+        self._folder = folder
+        self._kinds = [kind for kind in kinds if kind != "broker" or kafka is not None]
+        self._report = report
+
+    def run_segment(self, number: int, n_rounds: int, bug: str | None = None) -> None:
+        """One segment.
+
+        Raises:
+            Mismatch: it was not as if nothing had been killed.
+        """
+        rng = random.Random(f"{self._report.seed} {number}")
+        n_partitions = 1 if number % 2 == 0 else 3
+        topic = f"soak-{os.getpid()}-{self._report.seed}-{number}"
+        create_topic(self._connection, topic, n_partitions)
+        service = Service(self._connection, topic, self._folder / topic, {BUG: bug} if bug else {})
+        feeder = Feeder(self._connection, topic, self._report.seed + number)
+        try:
+            service.start()
+            service.wait_progress()
+            for _ in range(n_rounds):
+                self._run_round(service, rng)
+            feeder.stop()
+            ends = self._read_ends(topic, n_partitions)
+            service.wait(lambda: service.status().positions == ends, f"positions {ends}")
+            service.stop()
+            self._report.events += self._compare(service, ends)
+            self._report.segments += 1
+        finally:
+            feeder.stop()
+            service.kill()
+        shutil.rmtree(service.folder)
+
+    def _run_round(self, service: Service, rng: random.Random) -> None:
+        weights = [KINDS[kind] for kind in self._kinds]
+        kind = rng.choices(self._kinds, weights)[0]
+        delay_s, step = rng.uniform(0.0, QUIET_S), rng.choice(STEPS)
+        time.sleep(delay_s)
+        pid = service.status().pid
+        begin = time.monotonic()
+        if kind == "learner":
+            _kill(pid)
+        elif kind in ("learn", "step"):
+            service.fault_file.write_text(LEARN if kind == "learn" else step)
+            service.wait(lambda: not service.fault_file.exists(), f"{kind} {step}")
+            begin = time.monotonic()
+        elif kind == "api":
+            api_pid = service.api_pid()
+            _kill(api_pid)
+            service.wait(lambda: service.api_pid() != api_pid and service.is_ready(), "an API")
+        elif kind == "group":
+            service.kill()
+            service.start()
+        else:
+            assert self._kafka is not None
+            self._kafka.kill()
+            time.sleep(rng.uniform(0.0, 1.0))
+            self._kafka.start()
+        service.wait_progress(0 if kind in ("api", "broker") else pid)
+        self._report.recovery_s[f"in step {step}" if kind == "step" else kind].append(time.monotonic() - begin)
+        self._report.rounds += 1
+
+    def _read_ends(self, topic: str, n_partitions: int) -> dict[str, int]:
+        """The log's ends, found by reading: what a broker lists may be too low."""
+        source = KafkaSource(self._connection, topic)
+        source.start({})
+        quiet_at = time.monotonic() + 3.0
+        while time.monotonic() < quiet_at:
+            if source.poll(0.5):
+                quiet_at = time.monotonic() + 3.0
+        ends = source.end_positions()
+        source.close()
+        assert len(ends) == n_partitions
+        return {f"{topic}:{partition}": end for partition, end in ends.items()}
+
+    def _compare(self, service: Service, ends: dict[str, int]) -> int:
+        newest = CheckpointStore(service.folder / "checkpoints", 3).list()[0]
+        assert newest.manifest is not None, newest.problem
+        if newest.manifest.positions != ends:
+            raise Mismatch(f"{newest.path} ends at {newest.manifest.positions}, the log at {ends}")
+        source = KafkaSource(self._connection, service.topic)
+        verdict = verify_checkpoint(newest.path, source, ModelConfig(n_rows=N_ROWS), EventFormat())
+        source.close()
+        if verdict.differences:
+            raise Mismatch(f"{newest.path}: {'; '.join(verdict.differences)}")
+        return verdict.events
+
+
+def run(
+    rounds: int, seed: int, kinds: Sequence[str], folder: Path, bug: str | None = None, show: bool = True
+) -> Report:
+    """Runs so many rounds; stops at the first mismatch."""
+    home = os.environ.get("KAFKA_HOME")
+    report = Report(seed, "Apache Kafka" if home else "Tansu")
+    begin = time.monotonic()
+    kafka = ApacheKafka(Path(home), folder / "kafka") if home else None
+    embedded = EmbeddedBroker() if kafka is None else None
+    try:
+        if kafka is not None:
+            kafka.start()
+            connection = kafka.connection
+        else:
+            assert embedded is not None
+            connection = KafkaConnection(embedded.__enter__().bootstrap_servers)
+        soak = Soak(kafka, connection, folder, kinds, report)
+        for number in itertools.count():
+            if (left := rounds - report.rounds) <= 0:
+                break
+            try:
+                soak.run_segment(number, min(SEGMENT_ROUNDS, left), bug)
+            except Mismatch as mismatch:
+                report.mismatches.append(f"segment {number}: {mismatch}")
+                break
+            report.seconds = time.monotonic() - begin
+            if show:
+                print(f"{report.rounds} of {rounds} rounds, {report.seconds:.0f} s", file=sys.stderr, flush=True)
+    finally:
+        report.seconds = time.monotonic() - begin
+        if kafka is not None:
+            kafka.stop()
+        if embedded is not None:
+            embedded.__exit__(None, None, None)
+    return report
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.recovery.soak", description="Kill the service, and compare.")
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=int(time.time()), help="of what is killed and when")
+    parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="what is killed")
+    parser.add_argument("--bug", choices=BUGS, help="plant a bug, to see that it is found")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="flexihash-soak-"))
+    report = run(arguments.rounds, arguments.seed, arguments.kinds, folder, arguments.bug)
+    print(report.describe())
+    if report.mismatches:
+        print(f"logs and checkpoints: {folder}", file=sys.stderr)
+        return 1
+    shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
