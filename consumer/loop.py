@@ -278,7 +278,7 @@ class LearnLoop:
         version = self._version()
         metrics = {
             **self.model.report(),
-            "rejected": self.status.rejected,
+            "rejected": dict(self.status.rejected),  # the thread that writes it comes later than this moment
             "unlabelled": self.status.unlabelled,
             "poison": self._guard.positions() if self._guard else [],
         }
@@ -288,7 +288,7 @@ class LearnLoop:
             configuration=self.status.configuration,
             metrics=metrics,
             cluster_id=self._cluster_id,
-            topic_ids=self._topic_ids,
+            topic_ids=dict(self._topic_ids),
         )
         self._saved_at_version = version
         self._next_checkpoint = time.monotonic() + self._checkpoint_seconds

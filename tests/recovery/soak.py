@@ -14,6 +14,7 @@ The seed decides what is killed and when, as far as the machine's own timing let
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
@@ -105,10 +106,8 @@ class Feeder:
     def stop(self) -> None:
         self._stop.set()
         self._thread.join()
-        try:
+        with contextlib.suppress(ConsumerError):
             self._publisher.flush()
-        except ConsumerError:
-            pass
         self._publisher.close()
 
 
@@ -199,10 +198,8 @@ class Service:
 
 
 def _kill(pid: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 @dataclass
@@ -221,8 +218,8 @@ class Report:
     def describe(self) -> str:
         """A table for people and docs/reliability.md."""
         lines = [
-            f"{self.rounds} rounds in {self.segments} segments on {self.broker}, seed {self.seed}: {self.events:,} events "
-            f"in {self.seconds / 60:.0f} minutes, {len(self.mismatches)} mismatches",
+            f"{self.rounds} rounds in {self.segments} segments on {self.broker}, seed {self.seed}, {self.events:,} "
+            f"events, {self.seconds / 60:.0f} minutes: {len(self.mismatches)} mismatches",
             "",
             "| killed | times | recovery p50, s | p99, s |",
             "| --- | ---: | ---: | ---: |",
@@ -355,8 +352,7 @@ def run(
                 report.mismatches.append(f"segment {number}: {mismatch}")
                 break
             report.seconds = time.monotonic() - begin
-            if show:
-                print(f"{report.rounds} of {rounds} rounds, {report.seconds:.0f} s", file=sys.stderr, flush=True)
+            print(f"{report.rounds} of {rounds} rounds, {report.seconds:.0f} s", file=sys.stderr, flush=True)
     finally:
         report.seconds = time.monotonic() - begin
         if kafka is not None:
