@@ -110,6 +110,7 @@ class LearnLoop:
         self._fence = fence
         self._guard = guard
         self._on_changed_identity = on_changed_identity
+        self._is_requested = False  # the question above was answered with yes, and no save has begun since
         self._foreign_positions: dict[str, int] = {}  # of other topics that this model has learned from
         self._topic_ids: dict[str, str] = {}
         self._cluster_id: str | None = None
@@ -257,19 +258,21 @@ class LearnLoop:
         """Checkpoints and status, where they are due."""
         if self._saver is not None:
             self._settle(self._saver.take_result())
-            if not self._saver.is_busy and self._is_checkpoint_due():
+            if not self._saver.is_busy and self._is_checkpoint_due() and self._saver.prepare():
                 self._begin_checkpoint()
         if time.monotonic() >= self._next_status:
             self.report()
             self._next_status = time.monotonic() + STATUS_S
 
     def _is_checkpoint_due(self) -> bool:
-        if self._is_checkpoint_requested():
+        self._is_requested = self._is_requested or self._is_checkpoint_requested()
+        if self._is_requested:
             return True
         return time.monotonic() >= self._next_checkpoint and self._version() != self._saved_at_version
 
     def _begin_checkpoint(self) -> bool:
         assert self._saver is not None
+        self._is_requested = False
         try:
             self._letters.flush(FLUSH_TIMEOUT_S)  # 5
         except ConsumerError as error:

@@ -21,19 +21,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import logging
 import os
 import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 import msgspec
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from model.errors import ConfigurationError, ModelError
@@ -63,6 +65,10 @@ _REMOVING = ".removing-"
 # Large blocks, because after each one this thread asks for the interpreter lock again, and gets it only after
 # the switch interval (5 ms) when the learner's thread is busy.
 _BLOCK_BYTES = 4 << 20
+
+# safetensors' own limit; ours takes 2 KiB.
+_MAX_HEADER_BYTES = 100_000_000
+_DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}  # all that a model remembers is of these
 
 # The manifest ends with its own SHA-256: _SEAL_OPEN, 64 hex digits, _SEAL_CLOSE. The digest is that of all bytes
 # before the digits, and what follows them is fixed, so that a changed byte is found wherever it lies.
@@ -218,30 +224,32 @@ def verify(path: Path) -> Manifest:
 
 
 def read(path: Path, into: Mapping[str, torch.Tensor] | None = None) -> tuple[dict[str, torch.Tensor], Manifest]:
-    """Verify the checkpoint at `path`, then read its tensors.
+    """Verify the checkpoint at `path` and read its tensors.
 
     Args:
-        into: CPU tensors to fill; their names, shapes and dtypes must be the checkpoint's. Nothing is written to them
-            unless every byte and every shape was found right.
+        into: contiguous CPU tensors to fill; their names, shapes and dtypes must be the checkpoint's. Each block is
+            hashed where it will stay, so CheckpointDamaged leaves damaged values in them: fill them anew, or drop them.
 
     Returns:
         The tensors (those of `into` where given; else private copy-on-write maps of the file), and the manifest.
 
     Raises:
-        CheckpointMismatch: also where `into` has other names, shapes or dtypes.
+        CheckpointMismatch: also where `into` has other names, shapes or dtypes; nothing was written then.
         CheckpointDamaged, CheckpointUnreadable: see `verify`.
     """
-    manifest = verify(path)
+    manifest = _read_manifest(path)
+    _check_sizes(path, manifest)
     file = path / MODEL_FILE
     try:
-        if into is None:
-            return load_file(file), manifest
-        _fill(file, into)
+        if into is not None:
+            _fill(path, manifest.files[MODEL_FILE], into)
+            return dict(into), manifest
+        _check_files(path, manifest)
+        return load_file(file), manifest
     except OSError as cause:
         _raise_read_error(path, MODEL_FILE, cause)
     except SafetensorError as cause:
         raise CheckpointDamaged(path, f"{MODEL_FILE} is not a safetensors file: {cause}") from cause
-    return dict(into), manifest
 
 
 class CheckpointStore:
@@ -370,7 +378,7 @@ class CheckpointStore:
 
         Args:
             expected_configuration: compared with the checkpoint's, as JSON sees both.
-            into: tensors to fill, see `read`.
+            into: tensors to fill, see `read`; where this raises, what they hold is of no use.
 
         Returns:
             None where the directory is absent or has no checkpoints, damaged ones included.
@@ -503,12 +511,16 @@ def _check_sizes(path: Path, manifest: Manifest) -> None:
 def _check_files(path: Path, manifest: Manifest) -> None:
     _check_sizes(path, manifest)
     for name, record in manifest.files.items():
-        try:
-            digest = _digest(path / name)
-        except OSError as cause:
-            _raise_read_error(path, name, cause)
-        if digest != record.sha256:
-            raise CheckpointDamaged(path, f"{name} is not what was written: its SHA-256 differs")
+        _check_file(path, name, record)
+
+
+def _check_file(path: Path, name: str, record: FileRecord) -> None:
+    try:
+        digest = _digest(path / name)
+    except OSError as cause:
+        _raise_read_error(path, name, cause)
+    if digest != record.sha256:
+        raise CheckpointDamaged(path, f"{name} is not what was written: its SHA-256 differs")
 
 
 def _check_configuration(path: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
@@ -534,22 +546,73 @@ def _first_difference(expected: Any, found: Any, field: str = "") -> tuple[str, 
     return None
 
 
-def _fill(file: Path, into: Mapping[str, torch.Tensor]) -> None:
-    """Copy the file's tensors into `into`, after all of them were found to fit. The file is mapped, not read twice."""
-    with safe_open(file, framework="pt") as source:
-        saved = {name: source.get_tensor(name) for name in source.keys()}  # noqa: SIM118, it is no dict
-    difference = _first_difference(_layout(into), _layout(saved))
-    if difference:
-        field, wanted, there = difference
-        raise CheckpointMismatch(
-            file.parent,
-            f"tensor {field}",
-            wanted,
-            there,
-            "run the version of this program that wrote it, or choose another checkpoint_dir",
-        )
-    for name, tensor in saved.items():
-        into[name].copy_(tensor)
+def _fill(path: Path, record: FileRecord, into: Mapping[str, torch.Tensor]) -> None:
+    """Reads the tensors into `into`, and hashes them there: every byte once, and the bytes that will be used.
+
+    One thread reads ahead of the one that hashes; both work outside of the interpreter lock.
+    """
+    with (path / MODEL_FILE).open("rb", buffering=0) as stream:
+        head, entries = _read_header(stream)
+        difference = _first_difference(_layout(into), {name: entry.layout for name, entry in entries.items()})
+        if difference:
+            _check_file(path, MODEL_FILE, record)  # a damaged header describes anything
+            raise _tensor_mismatch(path, *difference)
+        in_order = sorted(entries, key=lambda name: entries[name].data_offsets)
+        blocks = [block for name in in_order for block in _blocks(into[name])]
+
+        def read_block(block: memoryview) -> int:
+            return _read_fully(stream, block)
+
+        digest = hashlib.sha256(head)
+        n_bytes = len(head)
+        with ThreadPoolExecutor(1, thread_name_prefix="restore") as reader:
+            for block, n_read in zip(blocks, reader.map(read_block, blocks), strict=True):
+                digest.update(block[:n_read])
+                n_bytes += n_read
+    if n_bytes != record.size_bytes or digest.hexdigest() != record.sha256:
+        raise CheckpointDamaged(path, f"{MODEL_FILE} is not what was written: its SHA-256 differs")
+
+
+class _Entry(msgspec.Struct):
+    """What the head of a safetensors file says of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
+
+    @property
+    def layout(self) -> str:
+        return f"{self.shape} {_DTYPES.get(self.dtype, self.dtype)}"
+
+
+def _read_header(stream: io.RawIOBase) -> tuple[bytes, dict[str, _Entry]]:
+    """The head's bytes, and what they say; nothing where they say nothing."""
+    length = stream.read(8) or b""
+    head = length + (stream.read(min(int.from_bytes(length, "little"), _MAX_HEADER_BYTES)) or b"")
+    try:
+        entries = msgspec.json.decode(head[8:], type=dict[str, _Entry])
+    except msgspec.DecodeError:
+        entries = {}
+    return head, entries
+
+
+def _blocks(tensor: torch.Tensor) -> Iterator[memoryview]:
+    """The tensor's memory, piece by piece."""
+    content = tensor.view(-1).view(torch.uint8).numpy().data
+    return (content[begin : begin + _BLOCK_BYTES] for begin in range(0, len(content), _BLOCK_BYTES))
+
+
+def _read_fully(stream: io.RawIOBase, block: memoryview) -> int:
+    """Fills `block`; returns how many bytes there were, fewer at the end of the file only."""
+    n_bytes = 0
+    while n_bytes < len(block) and (n_read := stream.readinto(block[n_bytes:])):
+        n_bytes += n_read
+    return n_bytes
+
+
+def _tensor_mismatch(path: Path, name: str, wanted: object, found: object) -> CheckpointMismatch:
+    advice = "run the version of this program that wrote it, or choose another checkpoint_dir"
+    return CheckpointMismatch(path, f"tensor {name}", wanted, found, advice)
 
 
 def _layout(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:

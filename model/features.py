@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.feature_extraction._hashing_fast import transform
 
 from model.errors import FeatureError
 
@@ -178,6 +177,8 @@ def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
     Raises:
         FeatureError: a name cannot be written in UTF-8 (a lone surrogate).
     """
+    from sklearn.feature_extraction._hashing_fast import transform  # takes a second, which a restart has better use for
+
     flat = [
         [(name, value or ZERO) if type(value) is float else (name, value) for name, value in event] for event in events
     ]

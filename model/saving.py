@@ -7,12 +7,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import msgspec
+import torch
 from numba import njit
 
 from model import kernel
 from model.checkpoint import CheckpointError, CheckpointInfo, CheckpointStore
+from model.config import ModelConfig
 from model.tables import Tables
 
+FEW_ROWS = 1 << 15  # and
+FEW_EVENTS = 4096  # of some rows each: what is copied within milliseconds needs no preparation
+MAX_PASSES = 6  # of a preparation: where learning outruns copying, more do not bring it closer
 ROW_TENSORS = ("table", "numbers", "touched")  # copied row by row; the others are small and copied whole
 
 
@@ -29,29 +34,47 @@ def _copy_changed(since, table, numbers, touched, to_table, to_numbers, to_touch
 
 
 class Shadow:
-    """A copy of all tensors of `tables`, brought up to date by copying only the rows that changed."""
+    """A copy of all tensors of `tables`, brought up to date by copying only the rows that changed.
+
+    Memory is taken by the first copy, not before, so that a restart does not wait for it.
+    """
 
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self.tensors = {name: tensor.clone() for name, tensor in tables.tensors.items()}
-        self._since = self._now()
+        self.tensors = {name: torch.empty_like(tensor) for name, tensor in tables.tensors.items()}
+        self._since = -1  # a row touched later may differ; -1: every row does
+
+    @property
+    def is_close(self) -> bool:
+        """Whether `refresh` has few rows to copy."""
+        return len(self.tensors["touched"]) <= FEW_ROWS or 0 <= self.now() - self._since <= FEW_EVENTS
+
+    def now(self) -> int:
+        """The tables' clock: events learned. To be read between chunks."""
+        return int(self._tables.tensors["state"][kernel.EVENTS])
+
+    def approach(self, now: int) -> None:
+        """Copies the rows that changed until `now` while others change: those are copied again the next time."""
+        self._copy_rows()
+        self._since = now
 
     def refresh(self) -> int:
         """Copies what changed since the last time; returns how many rows that were. For the writer, between chunks."""
+        n_rows = self._copy_rows()
+        for name, tensor in self._tables.tensors.items():
+            if name not in ROW_TENSORS:
+                self.tensors[name].copy_(tensor)
+        self._since = self.now()
+        return n_rows
+
+    def _copy_rows(self) -> int:
         live = self._tables.tensors
         n_rows: int = _copy_changed(
             self._since,
             *(live[name].numpy() for name in ROW_TENSORS),
             *(self.tensors[name].numpy() for name in ROW_TENSORS),
         )
-        for name, tensor in live.items():
-            if name not in ROW_TENSORS:
-                self.tensors[name].copy_(tensor)
-        self._since = self._now()
         return n_rows
-
-    def _now(self) -> int:
-        return int(self._tables.tensors["state"][kernel.EVENTS])
 
 
 class Saved(msgspec.Struct, frozen=True):
@@ -74,13 +97,19 @@ class Saved(msgspec.Struct, frozen=True):
 
 
 class Saver:
-    """Saves checkpoints of one model, one at a time, from a thread of its own."""
+    """Saves checkpoints of one model, one at a time, from a thread of its own.
+
+    A save is `prepare`, again and again until it is True, then `begin`: most rows are copied while learning goes on,
+    and it stands still only for those that changed since.
+    """
 
     def __init__(self, store: CheckpointStore, tables: Tables) -> None:
         self.store = store
         self._shadow = Shadow(tables)
-        self._shadow.refresh()  # compiles, or loads, what would else stop the first checkpoint for seconds
+        Shadow(Tables.create(ModelConfig(n_rows=2))).refresh()  # compiles, or loads, what would else stop learning
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._approach: Future[None] | None = None
+        self._n_passes = 0
         self._pending: Future[Saved] | None = None
 
     @property
@@ -88,9 +117,25 @@ class Saver:
         """Whether a save was begun whose result has not been taken."""
         return self._pending is not None
 
+    def prepare(self) -> bool:
+        """Has the thread copy what changed so far; True once so little is left that `begin` takes milliseconds.
+
+        For the writer, between chunks. Calling `begin` without it only takes longer.
+        """
+        if self._approach is not None and not self._approach.done():
+            return False
+        self._finish_approach()
+        if self._shadow.is_close or self._n_passes == MAX_PASSES:
+            return True
+        self._n_passes += 1
+        self._approach = self._thread.submit(self._shadow.approach, self._shadow.now())
+        return False
+
     def begin(self, *, positions: dict[str, int], **manifest: Any) -> None:
         """Copies the changed rows, then saves them in the background with what `CheckpointStore.save` wants to know."""
         started_at, start = time.time(), time.perf_counter()
+        self._finish_approach()
+        self._n_passes = 0
         self._shadow.refresh()
         pause_s = time.perf_counter() - start
         self._pending = self._thread.submit(self._save, started_at, start, pause_s, positions, manifest)
@@ -106,6 +151,11 @@ class Saver:
     def close(self) -> None:
         """Waits for a save under way and ends the thread."""
         self._thread.shutdown(wait=True)
+
+    def _finish_approach(self) -> None:
+        approach, self._approach = self._approach, None
+        if approach is not None:
+            approach.result()
 
     def _save(
         self, started_at: float, start: float, pause_s: float, positions: dict[str, int], manifest: dict[str, Any]

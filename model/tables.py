@@ -63,10 +63,20 @@ class Tables:
         Raises:
             ConfigurationError: there is no room for them.
         """
+        tables = cls.allocate(config, directory)
+        tables.initialize()
+        return tables
+
+    @classmethod
+    def allocate(cls, config: ModelConfig, directory: Path | None = None) -> Tables:
+        """Tables of zeros: to be filled from a checkpoint, or by `initialize`, before anything is learned.
+
+        Raises:
+            ConfigurationError: there is no room for them.
+        """
         if directory is not None:
             directory.mkdir(parents=True)
         tensors = {name: _allocate(name, shape, dtype, directory) for name, (shape, dtype) in layout(config).items()}
-        _initialize(config, tensors)
         if directory is not None:
             (directory / CONFIG_FILE).write_bytes(msgspec.json.encode(config))
         return cls(config, tensors, directory)
@@ -81,6 +91,10 @@ class Tables:
         config = msgspec.json.decode((directory / CONFIG_FILE).read_bytes(), type=ModelConfig)
         tensors = {name: _map(directory / name, shape, dtype) for name, (shape, dtype) in layout(config).items()}
         return cls(config, tensors, directory)
+
+    def initialize(self) -> None:
+        """Writes what a model knows before its first event; drawing 2^23 rows takes seconds."""
+        _initialize(self.config, self.tensors)
 
     @contextmanager
     def reading(self) -> Iterator[None]:

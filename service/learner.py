@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 
@@ -25,6 +26,7 @@ from consumer.loop import RETRY_S, LearnLoop, describe_configuration
 from consumer.status import LearnerStatus, State, write_status
 from consumer.wire import EventDecoder
 from model.checkpoint import CheckpointStore
+from model.config import ModelConfig, Task
 from model.errors import ModelError
 from model.learner import OnlineModel
 from model.saving import Saver
@@ -81,16 +83,23 @@ class Learner:
         settings = self._settings
         self._status.state = "restoring"
         self._publish(self._status)
+        laps = _Laps()
         fence = Fence(settings.connection, settings.topic, settings.group_id)
         store = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep, _confirm_before_rename(fence))
         directory = self._directory / f"{TABLES_PREFIX}{time.time_ns()}"
-        tables = Tables.create(settings.model, directory)
         configuration = describe_configuration(settings.model, settings.event_format)
-        loaded = None if is_fresh else store.load_newest(configuration, tables.tensors)
-        model = OnlineModel(tables)
         decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
-        model.warm_up()
-        decoder.warm_up()
+        with ThreadPoolExecutor(1, thread_name_prefix="warm-up") as beside:
+            warmed = beside.submit(_warm_up, settings.task, decoder)
+            tables = Tables.allocate(settings.model, directory)
+            laps.end("tables")
+            loaded = None if is_fresh else store.load_newest(configuration, tables.tensors)
+            if loaded is None:
+                tables.initialize()
+            laps.end("checkpoint")
+            warmed.result()
+        model = OnlineModel(tables)
+        laps.end("kernels")
         saver = Saver(store, tables)
         choice = settings.on_lost_position
         source = KafkaSource(
@@ -119,7 +128,7 @@ class Learner:
         self._status = loop.status
         if loaded is not None:
             loop.resume(loaded)
-            log.info("restored", checkpoint=loaded.path.name, events=model.n_events)
+            log.info("restored", checkpoint=loaded.path.name, events=model.n_events, seconds=laps.seconds)
         loop.report()  # from here the API serves these tables, whether Kafka is there or not
         _remove_other_tables(directory)
         try:
@@ -180,6 +189,26 @@ class Learner:
         except FileNotFoundError:
             return False
         return True
+
+
+def _warm_up(task: Task, decoder: EventDecoder) -> None:
+    """Loads, or compiles, what the first event would wait for."""
+    OnlineModel(Tables.create(ModelConfig(task=task, n_rows=2))).warm_up()
+    decoder.warm_up()
+
+
+class _Laps:
+    """How long each stage of a start takes."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._begin = time.perf_counter()
+
+    def end(self, stage: str) -> None:
+        """Notes the seconds since the stage before ended."""
+        now = time.perf_counter()
+        self.seconds[stage] = round(now - self._begin, 3)
+        self._begin = now
 
 
 def _hold(directory: Path, setting: str) -> int:
