@@ -82,7 +82,7 @@ class Learner:
         decoder.warm_up()
         saver = Saver(store, tables)
         source = KafkaSource(settings.connection, settings.topic, settings.group_id, settings.start_at)
-        letters = DeadLetters(settings.connection, settings.topic)
+        letters = DeadLetters(settings.connection, settings.topic, settings.dead_letter_dir)
         loop = LearnLoop(
             model,
             source,

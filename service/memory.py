@@ -23,6 +23,7 @@ STATES = {
     "starting": "the learner is starting",
     "restoring": "the learner is restoring a checkpoint",
     "connecting": "the learner is connecting to the broker",
+    "pausing": "the learner waits until its dead letters are safe",
     "stopping": "the learner is stopping",
     "stopped": "the learner has stopped",
     "failed": "the learner has failed and waits for someone to mend the cause",
