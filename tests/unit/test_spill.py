@@ -19,9 +19,8 @@ from consumer.spill import SEGMENT_BYTES, Spill, read_spill
 
 def letter(offset: int, value: bytes | None = b"\xff\x00 not text", n_bytes: int = 0) -> Letter:
     headers = (("trace", b"\x01"), ("nothing", None), ("é", b""))
-    record = Record(
-        "events", 3, offset, 1_700_000_000_000, b"\x80key", value if not n_bytes else bytes(n_bytes), headers
-    )
+    value = bytes(n_bytes) if n_bytes else value
+    record = Record("events", 3, offset, 1_700_000_000_000, b"\x80key", value, headers)
     return make_letter(record, "decode", "not_json", "größer als 1")
 
 
