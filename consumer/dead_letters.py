@@ -236,7 +236,7 @@ class DeadLetters(Letters):
             max_request_size=MAX_LETTER_BYTES,
             max_block_ms=5_000,
             delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
-            value_serializer=_NullableBytes(),
+            value_serializer=NullableBytes(),
         )
 
     def _try_to_connect(self) -> bool:
@@ -265,7 +265,7 @@ class DeadLetters(Letters):
 
     def _post(self, parcel: _Parcel) -> bool:
         """Give one letter to the client; False where it would take no other one."""
-        value = _NULL if parcel.letter.value is None else parcel.letter.value
+        value = NULL if parcel.letter.value is None else parcel.letter.value
         headers = write_headers(parcel.letter)
         try:
             parcel.future = self._producer.send(
@@ -379,14 +379,14 @@ class DeadLetters(Letters):
         raise DeadLetterRefused(f"{text}; change the topic's settings (max.message.bytes?) or rights")
 
 
-class _NullableBytes(Serializer):  # type: ignore[misc]
+class NullableBytes(Serializer):  # type: ignore[misc]
     """Lets a record through whose key and value are both null, which the producer takes for a mistake."""
 
     def serialize(self, topic: str, headers: list[tuple[str, bytes]], data: object) -> object:
-        return None if data is _NULL else data
+        return None if data is NULL else data
 
 
-_NULL = object()
+NULL = object()
 
 
 def _pack(letter: Letter) -> _Parcel:
