@@ -12,11 +12,12 @@ ConsumerError
 │   └── PositionOutOfRange               the log no longer holds, or does not hold yet, a position
 ├── Fenced                               another learner has taken over
 ├── FileUnreadable                       a file cannot be read, or is another one
+├── SpillUnreadable                      dead letters on the local disk cannot be read
 ├── EventRejected                        an event cannot be learned from
 ├── RecordUnreadable                     the log's bytes at a position are damaged
 ├── PublishError             retriable   the broker did not acknowledge events in time
 │   └── PublishRefused                   the broker will not take them, now or later
-└── DeadLetterError          retriable   the broker did not acknowledge dead letters in time
+└── DeadLetterError          retriable   dead letters are neither acknowledged by the broker nor on the disk
     └── DeadLetterRefused                the broker will not take them, now or later
 
 `retriable` says what a caller should do: try again by itself, or stop until a person has acted.
@@ -24,6 +25,7 @@ ConsumerError
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 
@@ -138,19 +140,28 @@ class PublishRefused(PublishError):
 
 
 class DeadLetterError(ConsumerError):
-    """The broker did not acknowledge dead letters in time; they are kept and sent again by the next flush."""
+    """Dead letters are neither acknowledged by the broker nor on the disk; the next flush goes on with them."""
 
     retriable = True
 
 
 class DeadLetterRefused(DeadLetterError):
-    """The broker will not take a dead letter, now or later; it is kept, and a person has to act."""
+    """The broker will not take a dead letter, now or later, and it may not be put on the disk; a person has to act."""
 
     retriable = False
 
 
 class FileUnreadable(ConsumerError):
     """The file cannot be read, or is not the one that was learned from before."""
+
+
+class SpillUnreadable(ConsumerError):
+    """Dead letters that wait on the local disk cannot be read, so nobody would send them."""
+
+    def __init__(self, folder: Path, cause: OSError) -> None:
+        super().__init__(
+            f"cannot read the dead letters in {folder}: {cause.strerror or cause}; mend its rights, or move it away"
+        )
 
 
 class EventRejected(ConsumerError):

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 import msgspec
 
 from consumer.errors import FileUnreadable
-from consumer.loop import LearnLoop, describe_configuration
+from consumer.loop import LearnLoop, Letters, describe_configuration
 from consumer.source import Fetch, Identity, Record
 from consumer.wire import EventDecoder, EventFormat
 from model.checkpoint import CheckpointStore
@@ -140,7 +140,7 @@ class FileReport(msgspec.Struct, kw_only=True):
     checkpoint: str | None = None
 
 
-class _Samples:
+class _Samples(Letters):
     """Dead letters of a file: the file itself still has them, so the first few are only shown."""
 
     def __init__(self) -> None:

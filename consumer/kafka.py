@@ -16,7 +16,7 @@ What shaped this, all of it read in kafka-python 3.0.12 or seen by experiment:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
@@ -60,6 +60,7 @@ CONNECT_TIMEOUT_MS = 3_000  # for a client's first answer: short, since a stop s
 REQUEST_TIMEOUT_MS = 10_000  # for one answer of a broker that is connected
 MAX_RECONNECT_BACKOFF_MS = 1_000  # the client's own 30 s would outlast a broker's restart
 MAX_POLL_S = 0.5  # a poll cannot be woken, and a stop signal must not wait long
+SILENCE_S = 30.0  # of a broker that has records left to send
 PROBE_S = 5.0  # for a log's end: a fetch at the end is answered after 0.5 s
 MAX_FETCH_BYTES = 4 * 1024 * 1024  # of one partition in one answer; 1 MiB leaves the parser waiting between answers
 DENIALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, AuthorizationError)
@@ -276,6 +277,11 @@ class KafkaSource:
             self._ends[partition] = max(self._ends.get(partition, 0), position, heard or 0)
         return dict(self._ends)
 
+    def has_read(self, ends: Mapping[int, int]) -> bool:
+        """Whether nothing is left before these offsets; the marks of transactions, which nobody sees, among it."""
+        consumer = self._consumer
+        return consumer is not None and all(consumer.position(self._at(p)) >= end for p, end in ends.items())
+
     def commit(self, positions: Mapping[int, int]) -> None:
         """Commit for lag tools; a failure is logged, not raised."""
         if self._group_id is None or not positions:
@@ -440,6 +446,29 @@ class KafkaSource:
         admin, self._admin = self._admin, None
         if admin is not None:
             close_client(admin)
+
+
+def read_topic(connection: KafkaConnection, topic: str) -> Iterator[Record]:
+    """All records that a topic holds now, in order within a partition.
+
+    Raises:
+        TopicNotFound, BrokerUnavailable...: see `consumer.errors`; among them that no record came for SILENCE_S.
+    """
+    latest, source = KafkaSource(connection, topic, start_at="latest"), KafkaSource(connection, topic)
+    try:
+        ends = latest.start({})
+        source.start({})
+        deadline = monotonic() + SILENCE_S
+        while not source.has_read(ends):
+            for fetch in source.poll(MAX_POLL_S):
+                records = (fetch.record(index) for index in range(len(fetch)))
+                yield from (record for record in records if record.offset < ends[fetch.partition])
+                deadline = monotonic() + SILENCE_S
+            if monotonic() > deadline:
+                raise BrokerUnavailable(f"Kafka at {connection.bootstrap_servers} stopped sending {topic}: is it up?")
+    finally:
+        latest.close()
+        source.close()
 
 
 def _fetch(partition: int, records: Sequence[Any]) -> Fetch:

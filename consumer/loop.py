@@ -7,7 +7,8 @@ The order in which things become true, with the same numbers in the code:
 2. Decode and hash. What cannot be learned from is told apart, with its reason.
 3. Learn, chunk by chunk. A chunk moves the tables and the position under one lock.
 4. Send the rejected records to the dead letters, and pass them.
-5. Where a checkpoint is due: wait until every dead letter is acknowledged. No saved position passes an unsaved letter.
+5. Where a checkpoint is due: wait until every dead letter is safe, acknowledged by the broker or on the disk. No saved
+   position passes an unsafe letter.
 6. Copy the changed rows and the positions: one moment of the model.
 7. A thread writes them and makes them durable.
 8. Only then commit the offsets to the log, for lag tools; nothing ever reads them back.
@@ -33,7 +34,7 @@ from consumer.errors import ConsumerError, Fenced, IdentityChanged
 from consumer.fence import Fence
 from consumer.guard import PoisonGuard
 from consumer.source import LOST, Fetch, Identity, Record, Source
-from consumer.status import CheckpointStatus, LearnerStatus
+from consumer.status import CheckpointStatus, DeadLettersStatus, LearnerStatus
 from consumer.wire import EventDecoder, EventFormat
 from model.checkpoint import Loaded
 from model.config import ModelConfig
@@ -54,10 +55,23 @@ _logger = logging.getLogger(__name__)
 
 
 class Letters(Protocol):
-    """Where rejected records go."""
+    """Where rejected records go. What inherits from it need only take and keep them."""
+
+    @property
+    def status(self) -> DeadLettersStatus:
+        """How many are not where they belong."""
+        return DeadLettersStatus()
+
+    def has_room(self) -> bool:
+        """Whether another fetch's records may be sent; else a flush has to come first."""
+        return True
 
     def send(self, record: Record, stage: str, reason: str, message: str) -> None:
-        """Takes one rejected record."""
+        """Takes one rejected record; never raises, whatever the broker does."""
+
+    def tend(self) -> None:
+        """Goes on with what failed before, where it is time to; called between fetches. Does not wait for answers."""
+        return
 
     def flush(self, timeout_s: float) -> None:
         """Returns once all that were taken are safe.
@@ -170,6 +184,8 @@ class LearnLoop:
         try:
             while not stop.is_set():
                 for fetch in self._poll(stop):  # 1
+                    if not self._make_room(stop):
+                        break
                     self.apply(fetch)
                     self.tend()
                     if stop.is_set():
@@ -182,6 +198,21 @@ class LearnLoop:
             raise
         self._set_state("stopping")
         self.checkpoint_now()
+
+    def _make_room(self, stop: StopSignal) -> bool:
+        """Holds learning while there are as many dead letters in memory as may be; False where told to stop first."""
+        while not self._letters.has_room():
+            if stop.is_set():
+                return False
+            try:
+                self._letters.flush(FLUSH_TIMEOUT_S)
+            except ConsumerError as error:
+                self._set_state("pausing", str(error))
+                self.tend()
+                stop.wait(RETRY_S)
+        if self.status.state != "learning":
+            self._set_state("learning")
+        return True
 
     def apply(self, fetch: Fetch) -> None:
         """Learns from one fetch, and moves its partition's position past it."""
@@ -228,6 +259,7 @@ class LearnLoop:
         ends = self._source.end_positions()
         self.status.end_positions = {f"{self._source.topic}:{partition}": end for partition, end in ends.items()}
         self.status.events_per_second = self._measure_rate(now)
+        self.status.dead_letters = self._letters.status
         if now >= self._next_metrics:
             self.status.metrics = self.model.report()
             self._next_metrics = now + METRICS_S
@@ -255,7 +287,8 @@ class LearnLoop:
         return fetches
 
     def tend(self) -> None:
-        """Checkpoints and status, where they are due."""
+        """Dead letters, checkpoints and status, where they are due."""
+        self._letters.tend()
         if self._saver is not None:
             self._settle(self._saver.take_result())
             if not self._saver.is_busy and self._is_checkpoint_due() and self._saver.prepare():

@@ -12,7 +12,9 @@ import msgspec
 STATUS_FILE = "status.json"
 STALE_AFTER_S = 5.0  # a learner that has not written for so long is taken for dead or stuck
 
-State = Literal["starting", "restoring", "connecting", "learning", "blocked", "fenced", "stopping", "stopped", "failed"]
+State = Literal[
+    "starting", "restoring", "connecting", "learning", "pausing", "blocked", "fenced", "stopping", "stopped", "failed"
+]
 
 
 class CheckpointStatus(msgspec.Struct, kw_only=True):
@@ -27,6 +29,14 @@ class CheckpointStatus(msgspec.Struct, kw_only=True):
     error: str | None = None
     failed_at: float | None = None
     set_aside: list[str] = []
+
+
+class DeadLettersStatus(msgspec.Struct, kw_only=True):
+    """Dead letters that the broker has not taken: those in memory, those on the disk, and why not the last of them."""
+
+    waiting: int = 0
+    spilled: int = 0
+    error: str | None = None
 
 
 class LearnerStatus(msgspec.Struct, kw_only=True):
@@ -48,6 +58,7 @@ class LearnerStatus(msgspec.Struct, kw_only=True):
     events_per_second: float = 0.0
     rejected: dict[str, int] = {}
     unlabelled: int = 0
+    dead_letters: DeadLettersStatus = msgspec.field(default_factory=DeadLettersStatus)
     positions: dict[str, int] = {}
     end_positions: dict[str, int] = {}
     metrics: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import msgspec
 import torch
 
 from consumer.errors import PositionOutOfRange
-from consumer.loop import REFRESH_S, LearnLoop, check_identity
+from consumer.loop import REFRESH_S, LearnLoop, Letters, check_identity
 from consumer.source import Fetch, Record, Source
 from consumer.wire import EventDecoder, EventFormat
 from model import checkpoint
@@ -92,7 +92,7 @@ def verify_checkpoint(
     )
 
 
-class _NoLetters:
+class _NoLetters(Letters):
     """What was rejected is in the dead letters already."""
 
     def send(self, record: Record, stage: str, reason: str, message: str) -> None:

@@ -489,6 +489,66 @@ def verify(
         raise typer.Exit(EXIT_FINDING)
 
 
+@app.command("dead-letters", epilog=SETTINGS_NOTE)
+def dead_letters(
+    topic: Annotated[
+        str | None,
+        typer.Option(help="Topic whose events were rejected.", show_default="events", rich_help_panel="Kafka"),
+    ] = None,
+    bootstrap_servers: BootstrapServers = None,
+    checkpoint_dir: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of the learner's checkpoints, where letters are that the broker did not take.",
+            show_default="checkpoints",
+            rich_help_panel="Storage",
+        ),
+    ] = None,
+    reason: Annotated[str | None, typer.Option(help="Only letters of this reason.", metavar="REASON")] = None,
+    limit: Annotated[int, typer.Option(help="Samples of each reason, the newest.", min=0)] = 3,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Publish the records of the letters again, after a fix; each only once.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show what could not be learned from, and why; or, after a fix, publish it again.
+
+    --replay publishes the records to the topic that they came from, byte for byte. Which ones it has published is noted
+    in the dead-letter topic, in one transaction with them: a second call publishes none of them again, even after one
+    that was killed.
+    """
+    import json
+
+    from service.letters import describe_letters, show_letters
+    from service.settings import load_settings
+
+    settings = load_settings(topic=topic, bootstrap_servers=bootstrap_servers, checkpoint_dir=checkpoint_dir)
+    if replay:
+        _replay(settings, reason, as_json)
+        return
+    found = describe_letters(settings.connection, settings.topic, settings.dead_letter_dir, reason, limit)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        show_letters(found)
+
+
+def _replay(settings: Settings, reason: str | None, as_json: bool) -> None:
+    """Publish dead letters again until they or the user's patience end."""
+    import json
+
+    from consumer.replay import replay
+
+    with _stop_signals() as stop, _event_progress("replay", None) as on_progress:
+        n_published = replay(settings.connection, settings.topic, reason, on_progress, stop)
+    if as_json:
+        print(json.dumps({"topic": settings.topic, "replayed": n_published}))
+    else:
+        print(f"{n_published:,} events published to {settings.topic} again")
+    if stop.is_set():
+        _fail("interrupted; a further --replay goes on where this one stopped", EXIT_INTERRUPTED)
+
+
 @app.command()
 def demo(
     seconds: Annotated[
@@ -564,8 +624,8 @@ def _offset_progress(is_shown: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def _event_progress(source: str, n_events: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar over a number of events on stderr, where known; nothing where that is no terminal."""
+def _event_progress(source: str, n_events: int | None) -> Iterator[Callable[..., None]]:
+    """A bar over a number of events on stderr, where known or told later; nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -579,7 +639,7 @@ def _event_progress(source: str, n_events: int | None) -> Iterator[Callable[[int
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(source, total=n_events)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, total=n_events: bar.update(task, completed=done, total=total)
 
 
 def _fail(line: str, code: int = EXIT_USER) -> NoReturn:

@@ -109,7 +109,7 @@ class Learner:
             settings.start_at,
             on_lost=choice if choice in ("earliest", "latest") else "stop",
         )
-        letters = DeadLetters(settings.connection, settings.topic)
+        letters = DeadLetters(settings.connection, settings.topic, settings.dead_letter_dir)
         loop = LearnLoop(
             model,
             source,

@@ -25,6 +25,7 @@ STATES = {
     "connecting": "the learner is connecting to the broker",
     "blocked": "the learner waits until someone has acted",
     "fenced": "the learner has stopped for another one",
+    "pausing": "the learner waits until its dead letters are safe",
     "stopping": "the learner is stopping",
     "stopped": "the learner has stopped",
     "failed": "the learner has failed and waits for someone to mend the cause",

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from consumer.status import CheckpointStatus
+from consumer.status import CheckpointStatus, DeadLettersStatus
 
 
 class Version(msgspec.Struct):
@@ -58,6 +58,7 @@ class Learner(msgspec.Struct, kw_only=True):
     end_positions: dict[str, int]
     rejected: dict[str, int]
     unlabelled: int
+    dead_letters: DeadLettersStatus
     checkpoint: CheckpointStatus
 
 

@@ -83,6 +83,9 @@ def _describe_progress(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
     for reason, n_events in sorted(status.rejected.items()):
         rejected.add_metric([reason], n_events)
     yield rejected
+    letters = status.dead_letters
+    yield _gauge("dead_letters_waiting", "Dead letters in memory, on their way to the broker.", letters.waiting)
+    yield _gauge("dead_letters_spilled", "Dead letters on the disk, as the broker did not take them.", letters.spilled)
 
     positions = _family("position", "Next offset to learn.", "topic", "partition")
     lag = _family("lag", "Records in the partition that are not yet learned.", "topic", "partition")

@@ -225,6 +225,11 @@ class Settings(BaseSettings):
         )
 
     @property
+    def dead_letter_dir(self) -> Path:
+        """Folder of the dead letters that the broker has not taken."""
+        return self.checkpoint_dir / "dead-letters"
+
+    @property
     def memory(self) -> Path:
         """Folder of the shared tables, on tmpfs where the machine has it."""
         if self.memory_dir is not None:

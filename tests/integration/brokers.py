@@ -104,6 +104,9 @@ class ApacheKafka:
             "inter.broker.listener.name=PLAINTEXT",
             "sasl.enabled.mechanisms=PLAIN",
             f"listener.name.sasl_plaintext.plain.sasl.jaas.config={login}",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",  # for what is forbidden
+            "allow.everyone.if.no.acl.found=true",
+            "super.users=User:ANONYMOUS",
         ]
 
 

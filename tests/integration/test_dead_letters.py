@@ -10,9 +10,10 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from consumer.dead_letters import HEADER_PREFIX, NULL_HEADERS, DeadLetters
+from consumer.dead_letters import DeadLetters
 from consumer.errors import DeadLetterError, DeadLetterRefused
 from consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
+from consumer.letters import HEADER_PREFIX, NULL_HEADERS
 from consumer.source import Record
 from service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka

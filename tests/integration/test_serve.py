@@ -20,7 +20,7 @@ import torch
 
 from consumer.files import FileSource
 from consumer.kafka import KafkaConnection, KafkaSource
-from consumer.loop import LearnLoop
+from consumer.loop import LearnLoop, Letters
 from consumer.publisher import Publisher
 from consumer.source import Record
 from consumer.status import LearnerStatus, read_status
@@ -183,14 +183,8 @@ def test_malformed_events_become_dead_letters(
     assert service.stop() == 0
 
 
-class NoLetters:
+class NoLetters(Letters):
     """The uninterrupted run's dead letters: the service has sent them already."""
-
-    def send(self, record: Record, stage: str, reason: str, message: str) -> None:
-        pass
-
-    def flush(self, timeout_s: float) -> None:
-        pass
 
 
 def learn_uninterrupted(connection: KafkaConnection, topic: str, position: int) -> OnlineModel:

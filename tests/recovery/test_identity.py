@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 from kafka import KafkaAdminClient, TopicPartition
+from tests.recovery.conftest import Launch, Service, read_newest
 
 from consumer.kafka import KafkaConnection, create_topic, topic_exists
 from consumer.publisher import Publisher
 from service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka
-from tests.recovery.conftest import Launch, Service, read_newest
 
 N_EVENTS = 40
 
@@ -135,9 +132,7 @@ def test_another_cluster_waits_for_a_choice(learned: Service, topic: str) -> Non
         learned.environment["FLEXIHASH_BOOTSTRAP_SERVERS"] = old
 
 
-def test_a_topic_deleted_and_made_anew_while_it_is_read(
-    learned: Service, broker: KafkaConnection, topic: str
-) -> None:
+def test_a_topic_deleted_and_made_anew_while_it_is_read(learned: Service, broker: KafkaConnection, topic: str) -> None:
     learned.start().wait_ready()
     replace_topic(broker, topic, 4)
     assert_blocked(learned, "of topic ", "but this is topic")
@@ -156,9 +151,7 @@ def test_a_topic_that_comes_back_is_gone_on_with_by_itself(
 
 
 @pytest.mark.kafka
-def test_retention_that_passed_the_position(
-    apache_kafka: ApacheKafka, topic_name: str, launch: Launch
-) -> None:
+def test_retention_that_passed_the_position(apache_kafka: ApacheKafka, topic_name: str, launch: Launch) -> None:
     connection = apache_kafka.connection
     create_topic(connection, topic_name)
     publish(connection, topic_name, N_EVENTS)

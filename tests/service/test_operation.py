@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from consumer.status import CheckpointStatus
+from consumer.status import CheckpointStatus, DeadLettersStatus
 from model.checkpoint import CheckpointStore
 from service.memory import CHECKPOINT_REQUEST, AttachedModel
 
@@ -44,6 +44,7 @@ def test_the_model_is_described(api: Any, learner: Any) -> None:
         end_positions={"flights:0": 10},
         rejected={"bad_label": 2},
         unlabelled=1,
+        dead_letters=DeadLettersStatus(waiting=7, spilled=5, error="too large"),
         events_per_second=12.5,
     )
     body = api.get("/v1/model").json()
@@ -59,6 +60,7 @@ def test_the_model_is_described(api: Any, learner: Any) -> None:
     assert learner_seen["lag"] == 7
     assert learner_seen["rejected"] == {"bad_label": 2}
     assert learner_seen["unlabelled"] == 1
+    assert learner_seen["dead_letters"] == {"waiting": 7, "spilled": 5, "error": "too large"}
     assert learner_seen["events_per_second"] == 12.5
     assert 0 <= learner_seen["age_s"] < 60
 
@@ -159,6 +161,7 @@ def test_metrics_tell_of_the_learner(api: Any, learner: Any) -> None:
         end_positions={"flights:0": 10, "flights:1": 5},
         rejected={"bad_label": 2},
         unlabelled=4,
+        dead_letters=DeadLettersStatus(waiting=7, spilled=5),
         events_per_second=12.5,
         checkpoint=CheckpointStatus(
             path="/c",
@@ -181,6 +184,8 @@ def test_metrics_tell_of_the_learner(api: Any, learner: Any) -> None:
     assert value("events_per_second") == 12.5
     assert value("unlabelled_events") == 4
     assert value("rejected_events", reason="bad_label") == 2
+    assert value("dead_letters_waiting") == 7
+    assert value("dead_letters_spilled") == 5
     assert value("position", topic="flights", partition="0") == 3
     assert value("lag", topic="flights", partition="0") == 7
     assert value("lag", topic="flights", partition="1") == 0

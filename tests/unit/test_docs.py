@@ -12,8 +12,8 @@ from typing import Any, get_args
 
 import pytest
 
-from consumer.dead_letters import HEADER_PREFIX, NULL_HEADERS, TOPIC_SUFFIX, _write
 from consumer.errors import EventRejected
+from consumer.letters import HEADER_PREFIX, NULL_HEADERS, TOPIC_SUFFIX, make_letter, write_headers
 from consumer.source import Record
 from consumer.status import State
 from consumer.wire import EventDecoder, EventFormat
@@ -160,7 +160,7 @@ def reasons() -> Iterator[str]:
 
 def test_the_page_has_every_header_of_a_dead_letter() -> None:
     record = Record("events", 0, 7, 1, None, b"", (("trace", None),))
-    written = {name for name, _ in _write(record, "decode", "not_json", "not JSON").headers}
+    written = {name for name, _ in write_headers(make_letter(record, "decode", "not_json", "not JSON"))}
     listed = {code for row in table("events.md", "header", "meaning") for code in codes(row[0])}
     assert listed == {name for name in written if name.startswith(HEADER_PREFIX)}
     assert NULL_HEADERS in listed

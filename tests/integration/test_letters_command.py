@@ -1,0 +1,185 @@
+"""`flexihash dead-letters` on real brokers: what it shows, and that a replay comes once and as it was."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from consumer.dead_letters import DeadLetters
+from consumer.errors import PublishRefused
+from consumer.kafka import KafkaConnection, create_topic, read_topic
+from consumer.letters import TOPIC_SUFFIX
+from consumer.publisher import Publisher
+from consumer.replay import REPLAYED, _open_producer, _publish, read_box, replay
+from consumer.source import Record
+from consumer.spill import Spill
+from service import letters as service_letters
+from tests.integration.brokers import ApacheKafka
+from tests.unit.test_spill import letter
+
+PATIENCE_S = 60.0
+NOW_MS = int(time.time() * 1000)
+
+
+def run(connection: KafkaConnection, topic: str, folder: Path, *arguments: str) -> tuple[int, str, str]:
+    command = [sys.executable, "-P", "-m", "service", "dead-letters", "--topic", topic, "--checkpoint-dir", str(folder)]
+    command += ["--bootstrap-servers", connection.bootstrap_servers, *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+def reject(connection: KafkaConnection, topic: str, *records: tuple[str, bytes | None]) -> None:
+    """Dead letters of these reasons and values; their offsets count from 0."""
+    letters = DeadLetters(connection, topic)
+    for offset, (reason, value) in enumerate(records):
+        headers = (("trace", b"\x01"), ("nothing", None))
+        letters.send(
+            Record(topic, 0, offset, NOW_MS, b"\xffkey", value, headers), "decode", reason, f"\x1b[2Jof {reason}"
+        )
+    letters.flush(PATIENCE_S)
+    letters.close()
+
+
+def values(connection: KafkaConnection, topic: str) -> list[bytes | None]:
+    return [record.value for record in read_topic(connection, topic)]
+
+
+def test_reasons_are_counted_and_sampled(broker: KafkaConnection, topic: str, tmp_path: Path) -> None:
+    value = b"\x1b]0;evil\x07\xff{" + "é\u202e".encode() + b"x" * 200
+    reject(broker, topic, ("not_json", b"a"), ("bad_label", None), ("not_json", b"b"), ("not_json", value))
+    Spill(tmp_path / "dead-letters" / f"{topic}.dlq").append([letter(0), letter(1)])
+    code, out, err = run(broker, topic, tmp_path, "--json", "--limit", "2")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert (found["topic"], found["letters"], found["replayed"], found["foreign"]) == (f"{topic}.dlq", 4, 0, 0)
+    assert list(found["reasons"]) == ["not_json", "bad_label"]
+    assert (found["reasons"]["not_json"]["letters"], found["reasons"]["bad_label"]["letters"]) == (3, 1)
+    samples = found["reasons"]["not_json"]["samples"]
+    assert [sample["offset"] for sample in samples] == [2, 3]
+    assert samples[1] == {
+        "topic": topic,
+        "partition": 0,
+        "offset": 3,
+        "timestamp": NOW_MS,
+        "stage": "decode",
+        "message": r"\x1b[2Jof not_json",
+        "value": r"\x1b]0;evil\x07\xff{é\u202e" + "x" * 64,
+        "value_bytes": len(value),
+    }
+    assert found["reasons"]["bad_label"]["samples"][0]["value"] is None
+    folder = str(tmp_path / "dead-letters" / f"{topic}.dlq")
+    assert found["spilled"] == {"folder": folder, "letters": 2, "reasons": {"not_json": 2}}
+    code, out, err = run(broker, topic, tmp_path, "--reason", "bad_label")
+    assert (code, err) == (0, "")
+    assert f"1 letters in {topic}.dlq, 0 of them replayed" in out
+    assert "bad_label: 1 letters, 0 replayed" in out
+    assert "not_json:" not in out
+    assert "\x1b[2J" not in out
+
+
+def test_a_replay_comes_once_and_byte_for_byte(broker: KafkaConnection, topic: str, tmp_path: Path) -> None:
+    create_topic(broker, topic)
+    reject(broker, topic, ("not_json", b"\x00\xff"), ("bad_label", b"{}"), ("not_json", None), ("not_json", b""))
+    assert run(broker, topic, tmp_path, "--replay", "--reason", "not_json", "--json")[:2] == (
+        0,
+        json.dumps({"topic": topic, "replayed": 3}) + "\n",
+    )
+    found = list(read_topic(broker, topic))
+    assert [record.value for record in found] == [b"\x00\xff", None, b""]
+    assert {record.key for record in found} == {b"\xffkey"}
+    assert {record.headers for record in found} == {(("trace", b"\x01"), ("nothing", b""))}  # the client writes no null
+    code, out, err = run(broker, topic, tmp_path, "--replay")  # all reasons: one letter is left
+    assert (code, out, err) == (0, f"1 events published to {topic} again\n", "")
+    assert run(broker, topic, tmp_path, "--replay")[1] == f"0 events published to {topic} again\n"
+    reject(broker, topic, ("not_json", b"new"))
+    assert run(broker, topic, tmp_path, "--replay")[1] == f"1 events published to {topic} again\n"
+    assert values(broker, topic) == [b"\x00\xff", None, b"", b"{}", b"new"]
+    box = read_box(broker, topic)
+    assert (box.count(), box.count_replayed(), box.n_foreign) == (5, 5, 0)
+
+
+@pytest.mark.kafka
+def test_a_replay_that_was_killed_is_gone_on_with_and_doubles_nothing(
+    apache_kafka: ApacheKafka, topic_name: str
+) -> None:
+    """Killed between a batch's records and its end; on Tansu readers see what was never committed."""
+    broker = apache_kafka.connection
+    create_topic(broker, topic_name)
+    reject(broker, topic_name, *((f"r{i % 2}", b"%d" % i) for i in range(1200)))
+    seen: list[int] = []
+
+    class Killed(Exception):
+        pass
+
+    def die(done: int, total: int) -> None:
+        seen.append(total)
+        if done:
+            raise Killed
+
+    with pytest.raises(Killed):
+        replay(broker, topic_name, on_progress=die)
+    dying = _open_producer(broker, topic_name)
+    dying.begin_transaction()
+    for i in range(500, 600):
+        dying.send(topic_name, b"%d" % i, key=b"\xffkey")
+    dying.flush()
+    assert replay(broker, topic_name) == 700  # takes over, and so ends what was under way
+    assert seen == [1200, 1200]
+    dying._sender.force_close()
+    dying.close(timeout=1.0)
+    assert values(broker, topic_name) == [b"%d" % i for i in range(1200)]
+
+
+@pytest.mark.kafka
+def test_the_first_of_two_replays_is_stopped_by_the_second(apache_kafka: ApacheKafka, topic_name: str) -> None:
+    broker = apache_kafka.connection
+    create_topic(broker, topic_name)
+    reject(broker, topic_name, ("r", b"0"))
+    first = _open_producer(broker, topic_name)
+    record = next(iter(read_topic(broker, topic_name + TOPIC_SUFFIX)))
+    assert replay(broker, topic_name) == 1
+    with pytest.raises(PublishRefused, match="another replay"):
+        _publish(first, topic_name, [(letter(0), record)])
+    first.close(timeout=1.0)
+    assert values(broker, topic_name) == [b"0"]
+
+
+def test_what_others_write_into_the_topic_is_counted_and_left_alone(broker: KafkaConnection, topic: str) -> None:
+    reject(broker, topic, ("r", b"0"))
+    with Publisher(broker, topic + TOPIC_SUFFIX) as publisher:
+        publisher.publish([b"foreign"], timeout_s=30)
+    reject(broker, "another", ("r", b"1"))
+    box = read_box(broker, topic)
+    assert (box.count(), box.n_foreign) == (1, 1)
+    assert replay(broker, topic) == 1
+    assert values(broker, topic) == [b"0"]
+    marks = [
+        record for record in read_topic(broker, topic + TOPIC_SUFFIX) if record.headers[-1:] and record.value is None
+    ]
+    assert [record.headers for record in marks] == [((REPLAYED, b'{"r":1}'),)]
+
+
+def test_a_topic_without_dead_letters_has_none(tansu: KafkaConnection, topic_name: str, tmp_path: Path) -> None:
+    create_topic(tansu, topic_name)
+    code, out, err = run(tansu, topic_name, tmp_path)
+    assert (code, out, err) == (0, f"0 letters in {topic_name}.dlq, 0 of them replayed\n", "")
+
+
+def test_what_is_wrong_is_told_in_a_line(tansu: KafkaConnection, topic_name: str, tmp_path: Path) -> None:
+    code, out, err = run(tansu, topic_name, tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"flexihash: topic '{topic_name}' does not exist on {tansu.bootstrap_servers}")
+    code, out, err = run(KafkaConnection("127.0.0.1:9"), topic_name, tmp_path, "--replay")
+    assert (code, out) == (2, "")
+    assert err.startswith("flexihash: Kafka at 127.0.0.1:9 ")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("given", "shown"), [(-1, ""), (0, "1970-01-01 00:00:00"), (10**17, str(10**17))])
+def test_times_of_samples(given: int, shown: str) -> None:
+    assert service_letters._describe_time(given) == shown
