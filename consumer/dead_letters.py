@@ -33,6 +33,7 @@ MAX_LETTER_BYTES = 100 * 1024 * 1024  # what a broker takes in one request at mo
 TOPIC_MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # of a topic made here: what is too large to learn from must fit
 REST_S = 10.0  # between two attempts at a broker that did not take letters, each of which may hold up learning
 PROBE_S = 2.0  # for its answer in such an attempt, where letters cannot go to the disk
+CLOSE_S = 0.2  # for what is on its way when a connection is given up
 DELIVERY_TIMEOUT_MS = 15_000  # after which the client gives a letter up; more than the timeout of one request
 
 
@@ -180,9 +181,10 @@ class DeadLetters(Letters):
     def _deliver(self, deadline: float) -> None:
         """Have the broker take what waits; what it does not take stays, with the reason.
 
-        Twice: the second time on a new connection where there was no answer, and without what the broker minded.
+        Twice: the second time without what the broker minded. Where there was no answer, on a new connection then; but
+        letters that may go to the disk go there, and the replay connects anew.
         """
-        for share in (2, 1):
+        for share in (1, 1) if self._spill is not None else (2, 1):
             if not self._waiting:
                 break
             if self._producer is None and not self._try_to_connect():
@@ -191,9 +193,12 @@ class DeadLetters(Letters):
             until = monotonic() + (deadline - monotonic()) / share
             for parcel in self._waiting:
                 self._await(parcel, until)
-            if any(parcel.is_under_way or _is_of_topic(parcel.error) for parcel in self._waiting):
+            is_broken = any(parcel.is_under_way or _is_of_topic(parcel.error) for parcel in self._waiting)
+            if is_broken:
                 self._disconnect()
             self._keep(parcel for parcel in self._waiting if not parcel.is_acknowledged)
+            if is_broken and self._spill is not None:
+                break
         self._judge(self._waiting)
 
     def _judge(self, parcels: Iterable[_Parcel]) -> None:
@@ -253,7 +258,7 @@ class DeadLetters(Letters):
         """Let go of the producer; what was under way is acknowledged or failed after that."""
         producer, self._producer = self._producer, None
         if producer is not None:
-            close_producer(producer, timeout_s=1.0)
+            close_producer(producer, CLOSE_S)
         for parcel in self._waiting:
             if not parcel.is_acknowledged:
                 parcel.future = None

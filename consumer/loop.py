@@ -47,7 +47,7 @@ METRICS_S = 1.0  # the sliding window is measured anew for each report, which ta
 REFRESH_S = 5.0  # between looks for new partitions, and for a broker that went away
 RETRY_S = 1.0  # after a failure that may pass
 RATE_WINDOW_S = 5.0
-FLUSH_TIMEOUT_S = 10.0
+FLUSH_TIMEOUT_S = 3.0  # less than `consumer.status.STALE_AFTER_S`, as nothing is reported meanwhile
 
 OnChangedIdentity = Literal["stop", "lose", "keep"]
 
@@ -288,7 +288,8 @@ class LearnLoop:
 
     def tend(self) -> None:
         """Dead letters, checkpoints and status, where they are due."""
-        self._letters.tend()
+        if self.status.state != "connecting":  # where the source reaches nobody, they would not either
+            self._letters.tend()
         if self._saver is not None:
             self._settle(self._saver.take_result())
             if not self._saver.is_busy and self._is_checkpoint_due() and self._saver.prepare():
@@ -311,6 +312,7 @@ class LearnLoop:
         except ConsumerError as error:
             self._fail_checkpoint(time.time(), f"not saved: {error}")
             return False
+        self.status.dead_letters = self._letters.status
         version = self._version()
         metrics = {
             **self.model.report(),

@@ -31,6 +31,7 @@ from consumer.files import FileSource
 from consumer.kafka import KafkaConnection, KafkaSource, create_topic
 from consumer.letters import Letter, read_letter
 from consumer.loop import LearnLoop
+from consumer.publisher import Publisher
 from consumer.source import Record
 from consumer.spill import read_spill
 from consumer.wire import EventDecoder, EventFormat
@@ -41,6 +42,7 @@ from model.saving import Saver
 from model.tables import Tables
 from service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import USERNAME, ApacheKafka
+from tests.integration.test_serve import Service
 
 PATIENCE_S = 60.0
 NOW_MS = int(time() * 1000)
@@ -370,6 +372,48 @@ def test_learning_pauses_while_no_letter_is_safe_and_goes_on_by_itself(
         source.close()
     assert sum(loop.status.rejected.values()) == n_bad
     assert len(list(read_spill(tiny_disk / "letters" / letters.topic))) == n_bad
+
+
+@pytest.mark.kafka
+def test_the_service_survives_its_broker_and_loses_no_letter(
+    own_kafka: ApacheKafka, topic_name: str, tmp_path: Path
+) -> None:
+    """Letters that are rejected before a broker dies are safe on the disk, through a restart of the service too."""
+    create_topic(own_kafka.connection, topic_name)
+    service = Service(own_kafka.connection, topic_name, tmp_path)
+    try:
+        service.start().wait_ready()
+        publish(own_kafka.connection, topic_name, n_good=100, n_bad=100)
+        service.wait_position(200)
+        service.post("/v1/checkpoints", None)
+        learner = service.status().pid
+        publish(own_kafka.connection, topic_name, n_good=5_000, n_bad=5_000)
+        own_kafka.kill()  # while it learns, and letters are on their way
+        service.wait(lambda: service.status().state == "connecting", "the broker to be missed")
+        assert service.stop() == 0, service.log
+        stopped = service.status()
+        assert (stopped.pid, stopped.state, stopped.dead_letters.waiting) == (learner, "stopped", 0)
+        assert stopped.checkpoint.events == stopped.events >= 100
+
+        own_kafka.start()
+        service.start().wait_position(10_200)
+        publish(own_kafka.connection, topic_name, n_good=1, n_bad=1)
+        service.wait_position(10_202)
+        service.post("/v1/checkpoints", None)
+        service.wait(lambda: not service.status().dead_letters.spilled, "the disk to be empty")
+        assert service.status().events == 5_101
+        assert service.status().rejected == {"not_json": 5_101}
+        assert service.stop() == 0, service.log
+    finally:
+        service.end()
+    found = Counter(offsets(read_all(own_kafka.connection, f"{topic_name}.dlq", 5_101)))
+    assert found.keys() == {*range(100, 200), *range(5_200, 10_200), 10_201}
+
+
+def publish(connection: KafkaConnection, topic: str, n_good: int, n_bad: int) -> None:
+    """Good events, and then bad ones."""
+    with Publisher(connection, topic) as publisher:
+        publisher.publish([b'{"features": {"a": 1.5}, "label": 1}'] * n_good + [b"{"] * n_bad, timeout_s=PATIENCE_S)
 
 
 def wait_for(is_so: Callable[[], bool]) -> None:
