@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from service import routes
+from service.connections import BoundedProtocol
 from service.errors import SettingsError
 from service.logs import configure_logs
 from service.monitoring import RequestObserver
@@ -89,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         access_log=False,

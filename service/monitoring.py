@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 import uuid
@@ -18,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumer.status import CheckpointStatus, LearnerStatus
 from service.memory import Memory
-from service.problems import Problem, render_problem
+from service.problems import Problem, render_problem, unavailable
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own: a folder that all workers write to
 CLIENT_GONE = 499  # nginx's number, in the metrics only: nobody is left to answer
@@ -157,6 +158,10 @@ class RequestObserver:
             await self._app(scope, receive, send_observed)
         except ClientDisconnect:
             status = CLIENT_GONE
+        except asyncio.CancelledError:  # uvicorn's grace period is over: this is the last moment to say so
+            if status == 0:
+                stopping = unavailable("the service is stopping; send the request again", "stopping")
+                await render_problem(stopping, request_id)(scope, receive, send_observed)
         except Exception:
             log.exception("request failed", request_id=request_id, method=scope["method"], path=scope["path"])
             if status == 0:

@@ -58,7 +58,7 @@ def _answer(message: msgspec.Struct, status: int = 200) -> Response:
 @v1.post(
     "/embeddings",
     tags=["answers"],
-    responses=describe_answers(Embeddings, 400, 401, 413, 415, 422, 503),
+    responses=describe_answers(Embeddings, 400, 401, 408, 413, 415, 422, 503),
     openapi_extra={"requestBody": INSTANCES_BODY},
 )
 async def embed(request: Request) -> Response:
@@ -69,7 +69,7 @@ async def embed(request: Request) -> Response:
 @v1.post(
     "/predictions",
     tags=["answers"],
-    responses=describe_answers(Predictions, 400, 401, 413, 415, 422, 503),
+    responses=describe_answers(Predictions, 400, 401, 408, 413, 415, 422, 503),
     openapi_extra={"requestBody": INSTANCES_BODY},
 )
 async def predict(request: Request) -> Response:
@@ -100,7 +100,7 @@ async def _compute(request: Request, compute: Compute[Item]) -> tuple[list[Item]
 @v1.post(
     "/events",
     tags=["events"],
-    responses=describe_answers(Published, 400, 401, 413, 415, 422, 503),
+    responses=describe_answers(Published, 400, 401, 408, 413, 415, 422, 503),
     openapi_extra={"requestBody": EVENTS_BODY},
 )
 async def publish(request: Request) -> Response:
@@ -160,11 +160,15 @@ def _describe_learner(parts: Parts) -> Learner | None:
 
 
 @v1.post(
-    "/checkpoints", tags=["model"], status_code=201, responses=describe_answers(Saved, 401, 500, 503, 504, status=201)
+    "/checkpoints",
+    tags=["model"],
+    status_code=201,
+    responses=describe_answers(Saved, 401, 408, 413, 503, 504, status=201),
 )
 async def save_checkpoint(request: Request) -> Response:
     """Saves a checkpoint now and waits until it is on the disk."""
     parts = _parts(request)
+    await read_body(request, parts.settings.max_body_bytes)  # there is nothing in it; but none is left unread
     requested_at = time.time()
     _require_learner(parts)
     (parts.memory.directory / CHECKPOINT_REQUEST).touch()
