@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from service.settings import load_settings
 from tests.service.worker import Worker
 
 N_OF_EACH = 20
@@ -127,9 +128,10 @@ def test_slow_clients_are_closed_and_others_answered_meanwhile(settings: Any, le
 
 
 def test_a_client_that_does_not_take_its_answer_is_closed(settings: Any, learner: Any) -> None:
-    large = b'{"instances": [' + b"{}," * 9_999 + b"{}]}"  # the answer has 3 MB: more than sockets hold
+    large = b'{"instances": [' + b"{}," * 299_999 + b"{}]}"  # the answer has 15 MB: more than sockets hold
+    limits = {"max_instances": 300_000, "max_body_bytes": 1_000_000}
     with (
-        serving(settings.model_copy(update={"max_instances": 10_000}), learner, LIMITS) as worker,
+        serving(load_settings(**{**settings.model_dump(), **limits}), learner, LIMITS) as worker,
         socket.create_connection(worker.address, timeout=END_S) as connection,
     ):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
