@@ -23,6 +23,7 @@ from service.errors import SettingsError
 from service.logs import configure_logs
 from service.monitoring import RequestObserver
 from service.openapi import DocumentedApp
+from service.pages import pages
 from service.parts import Parts
 from service.problems import Problem, answer_http_exception, answer_problem
 from service.settings import Settings, load_settings
@@ -47,11 +48,13 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         description=DESCRIPTION,
         lifespan=_follow_memory,
+        docs_url=None,  # FastAPI's loads scripts from elsewhere; ours is in `service.pages`
         redoc_url=None,
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
     )
     app.state.parts = parts
     app.add_middleware(RequestObserver, request_seconds=parts.metrics.request_seconds)
+    app.include_router(pages)
     app.include_router(routes.public)
     app.include_router(routes.v1)
     return app
