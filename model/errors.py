@@ -4,6 +4,7 @@ ModelError
 ├── ConfigurationError      a setting that no model can have
 ├── FeatureError            a feature that cannot be learned; names the key
 ├── LabelError              a label that the task cannot take
+├── TablesHeld              whoever writes the tables does not let readers in
 └── CheckpointError         (model.checkpoint) with its own branches
 """
 
@@ -33,3 +34,7 @@ class FeatureError(ModelError, ValueError):
 
 class LabelError(ModelError, ValueError):
     """A label is not one that the task can take; the message names the label and the task."""
+
+
+class TablesHeld(ModelError):
+    """Whoever writes the tables did not let a reader in within its time; the message names the folder."""

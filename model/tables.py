@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,12 +16,14 @@ import torch
 
 from model import kernel
 from model.config import ModelConfig
-from model.errors import ConfigurationError
+from model.errors import ConfigurationError, TablesHeld
 from model.metrics import ProgressiveMetrics
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"
 GATE_FILE = "gate"
+PATIENCE_S = 0.005  # for a writer, who holds the lock for 0.4 ms at most unless it is kept from working
+RETRY_S = 20e-6  # a reader's sleep between two tries; with what the kernel adds, less than a tenth of a millisecond
 MAX_PARTITIONS = 4096  # slots for positions; a topic with more partitions is refused
 METRICS_PREFIX = "metrics."
 
@@ -97,16 +100,23 @@ class Tables:
         _initialize(self.config, self.tensors)
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
-        """Holds writers off; readers share."""
-        yield from self._locked(fcntl.LOCK_SH)
+    def reading(self, patience_s: float = PATIENCE_S) -> Iterator[None]:
+        """Holds writers off; readers share.
+
+        Args:
+            patience_s: how long to wait for a writer, blocking this thread; 0 tries once.
+
+        Raises:
+            TablesHeld: one did not let go in that time: it is stopped, or gets no processor.
+        """
+        yield from self._locked(lambda file: self._share(file, patience_s))
 
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Holds everybody else off. A holder that is killed lets go by dying."""
-        yield from self._locked(fcntl.LOCK_EX)
+        yield from self._locked(lambda file: fcntl.flock(file, fcntl.LOCK_EX))
 
-    def _locked(self, operation: int) -> Iterator[None]:
+    def _locked(self, take: Callable[[int], None]) -> Iterator[None]:
         """Holds the lock, for which everybody queues at the gate.
 
         Without the gate a writer that works chunk by chunk would take the lock again before a waiting reader is awake.
@@ -116,15 +126,29 @@ class Tables:
             yield
             return
         gate, lock = self._locks
-        fcntl.flock(gate, operation)
+        take(gate)
         try:
-            fcntl.flock(lock, operation)
+            take(lock)
         finally:
             fcntl.flock(gate, fcntl.LOCK_UN)
         try:
             yield
         finally:
             fcntl.flock(lock, fcntl.LOCK_UN)
+
+    def _share(self, file: int, patience_s: float) -> None:
+        """A shared lock on `file`; tried again and again, since the kernel's own waiting has no end."""
+        deadline = None
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                now = time.monotonic()
+                deadline = deadline or now + patience_s
+                if now >= deadline:
+                    raise TablesHeld(f"the learner holds the tables in {self.directory}") from None
+            time.sleep(RETRY_S)
 
     def positions(self) -> dict[int, int]:
         """The next offset of every partition that has one."""

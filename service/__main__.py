@@ -1,5 +1,21 @@
-"""`python -m service` is the `flexihash` command."""
+"""The `flexihash` command, and `python -m service`."""
 
-from service.cli import main
+from __future__ import annotations
 
-main()
+import os
+import signal
+import sys
+
+
+def main() -> None:
+    """Entry point; imports the rest only when a signal can be answered."""
+    if sys.argv[1:2] == ["serve"]:  # told to stop before there is anything to stop: all is well
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: os._exit(0))
+    from service.cli import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

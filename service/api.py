@@ -18,10 +18,12 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from service import routes
+from service.connections import BoundedProtocol
 from service.errors import SettingsError
 from service.logs import configure_logs
 from service.monitoring import RequestObserver
 from service.openapi import DocumentedApp
+from service.pages import pages
 from service.parts import Parts
 from service.problems import Problem, answer_http_exception, answer_problem
 from service.settings import Settings, load_settings
@@ -46,11 +48,13 @@ def create_app(settings: Settings) -> FastAPI:
         version="1",
         description=DESCRIPTION,
         lifespan=_follow_memory,
+        docs_url=None,  # FastAPI's loads scripts from elsewhere; ours is in `service.pages`
         redoc_url=None,
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
     )
     app.state.parts = parts
     app.add_middleware(RequestObserver, request_seconds=parts.metrics.request_seconds)
+    app.include_router(pages)
     app.include_router(routes.public)
     app.include_router(routes.v1)
     return app
@@ -89,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     config = uvicorn.Config(
         create_app(settings),
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         access_log=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -17,6 +18,7 @@ from service.problems import Problem
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+BODY_S = 60.0  # for a whole body: 8 MB at a megabit a second
 SECOND_LOOK_BYTES = 1_000_000  # a broken body up to here is parsed again, to name the culprit: up to 50 ms of work
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # all that msgspec raises on bad bytes
 
@@ -51,16 +53,21 @@ async def read_body(request: Request, max_body_bytes: int) -> bytes:
     """The body. No more than the limit is ever held, whatever the client announced.
 
     Raises:
-        Problem: 413; it is larger.
+        Problem: 408, it takes longer than `BODY_S`; 413, it is larger.
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_body_bytes:
         raise _too_large(f"{announced} bytes are", max_body_bytes)
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > max_body_bytes:
-            raise _too_large("the body is", max_body_bytes)
+    try:
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.stream():
+                body += piece
+                if len(body) > max_body_bytes:
+                    raise _too_large("the body is", max_body_bytes)
+    except TimeoutError:
+        detail = f"{len(body)} bytes of the body came within {BODY_S:g} s; send it faster, or in several requests"
+        raise Problem(408, detail, reason="timeout") from None
     return bytes(body)
 
 

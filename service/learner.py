@@ -31,7 +31,7 @@ from model.errors import ModelError
 from model.learner import OnlineModel
 from model.saving import Saver
 from model.tables import Tables
-from service.errors import FolderError, LearnerBusy, ServiceError
+from service.errors import FolderError, LearnerBusy, ServiceError, SettingsError
 from service.logs import configure_logs
 from service.memory import CHECKPOINT_REQUEST
 from service.settings import Settings, load_settings
@@ -269,7 +269,11 @@ def main() -> int:
     signal.signal(signal.SIGINT, ask_to_stop)
     try:
         settings = load_settings()
-        configure_logs(settings, "learner")
+    except SettingsError as error:  # before there are logs, which are by these settings
+        print(error, file=sys.stderr)
+        return MUST_MEND
+    configure_logs(settings, "learner")
+    try:
         Learner(settings, stop).run()
     except (ServiceError, ModelError, ConsumerError) as error:
         log.error(str(error))

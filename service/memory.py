@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
 from consumer.status import STALE_AFTER_S, STATUS_FILE, LearnerStatus, read_status
 from model.config import ModelConfig
+from model.errors import TablesHeld
 from model.features import Feature, hash_features
 from model.learner import OnlineModel
-from model.tables import Tables
+from model.tables import PATIENCE_S, Tables
 from service.messages import Prediction, Version
+from service.problems import unavailable
 
 CHECKPOINT_REQUEST = "checkpoint.request"  # the learner saves when it sees this file, and removes it first
 POLL_S = 0.1  # how often the status file is looked at: two stats, and a read of 2 KiB when it changed
+
+READ_S = 2.0  # that an answer waits for a learner that holds the tables; a busy machine may keep one from working
+RETRY_S = 0.01  # between two tries meanwhile
 
 STATES = {
     "starting": "the learner is starting",
@@ -31,36 +38,53 @@ STATES = {
     "failed": "the learner has failed and waits for someone to mend the cause",
 }
 
+Result = TypeVar("Result")
+
 log = structlog.stdlib.get_logger("memory")
 
 
 class AttachedModel:
-    """A model that another process teaches. For one thread only: all its answers share one scratch space."""
+    """A model that another process teaches. For one event loop only: all its answers share one scratch space.
+
+    Whoever is to read waits until the learner lets it in, without keeping the loop from other work.
+
+    Raises:
+        Problem: 503, by all that reads; the learner did not let it in within `READ_S`.
+    """
 
     def __init__(self, directory: Path, topic: str) -> None:
         self._tables = Tables.attach(directory)
         self._model = OnlineModel(self._tables)
         self._topic = topic
+        self._held_since: float | None = None
 
-    def predict(self, events: Sequence[Sequence[Feature]]) -> tuple[list[Prediction], Version]:
+    async def predict(self, events: Sequence[Sequence[Feature]]) -> tuple[list[Prediction], Version]:
         """Predictions for flat events, and the version that they belong to."""
         batch = hash_features(events, self._tables.config.n_rows)
-        with self._tables.reading():
-            predictions, version = self._model.predict(batch), self._version()
+        predictions, version = await self._read(lambda: (self._model.predict(batch), self._version()))
         pairs = zip(predictions.values.tolist(), predictions.scores.tolist(), strict=True)
         return [Prediction(value, score) for value, score in pairs], version
 
-    def embed(self, events: Sequence[Sequence[Feature]]) -> tuple[list[list[float]], Version]:
+    async def embed(self, events: Sequence[Sequence[Feature]]) -> tuple[list[list[float]], Version]:
         """Embeddings (12 numbers each) of flat events, and the version that they belong to."""
         batch = hash_features(events, self._tables.config.n_rows)
-        with self._tables.reading():
-            embeddings, version = self._model.embed(batch), self._version()
+        embeddings, version = await self._read(lambda: (self._model.embed(batch), self._version()))
         return embeddings.tolist(), version
 
-    def read_version(self) -> Version:
+    async def read_version(self) -> Version:
         """What has been learned so far."""
-        with self._tables.reading():
-            return self._version()
+        return await self._read(self._version)
+
+    def explain_hold(self) -> str | None:
+        """Why answers wait in vain for the tables, for people; None where they do not."""
+        held_s = time.monotonic() - self._held_since if self._held_since is not None else 0.0
+        return f"the learner has held its tables for {held_s:.0f} s" if held_s >= READ_S else None
+
+    def look_again(self) -> None:
+        """Notices that the tables are free again, where an answer has found them held."""
+        if self._held_since is not None:
+            with suppress(TablesHeld):
+                self._try(lambda: None, PATIENCE_S)
 
     def occupancy(self) -> float:
         """Share of the table's rows that an event ever moved; takes milliseconds on a large table."""
@@ -69,6 +93,25 @@ class AttachedModel:
     def close(self) -> None:
         """Lets go of the lock file; whoever still computes with the tables may finish."""
         self._tables.close()
+
+    async def _read(self, compute: Callable[[], Result]) -> Result:
+        deadline = time.monotonic() + READ_S
+        while True:
+            try:
+                return self._try(compute, PATIENCE_S if self._held_since is None else 0.0)
+            except TablesHeld as error:
+                if time.monotonic() >= deadline:
+                    raise unavailable(f"{error}, and did not let go within {READ_S:g} s", "tables_held") from error
+            await asyncio.sleep(RETRY_S)
+
+    def _try(self, compute: Callable[[], Result], patience_s: float) -> Result:
+        try:
+            with self._tables.reading(patience_s):
+                self._held_since = None
+                return compute()
+        except TablesHeld:
+            self._held_since = self._held_since or time.monotonic()
+            raise
 
     def _version(self) -> Version:
         positions = self._tables.positions()
@@ -112,6 +155,8 @@ class Memory:
         try:
             self._read_status()
             self._attach()
+            if self.model is not None:
+                self.model.look_again()
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             if message != self._error:
@@ -128,7 +173,7 @@ class Memory:
             return reason
         if self._error is not None:
             return f"the tables in {self.directory} cannot be read: {self._error}"
-        return None if self.model else "the learner has made no tables yet"
+        return self.model.explain_hold() if self.model else "the learner has made no tables yet"
 
     def explain_learner(self) -> str | None:
         """Why the learner is not learning, for people; None where it is."""
@@ -170,7 +215,7 @@ class Memory:
         model = AttachedModel(directory, self.status.topic)
         self.close()
         self.model, self._attached_inode = model, inode
-        log.info("attached to tables", directory=str(directory), events=model.read_version().events)
+        log.info("attached to tables", directory=str(directory))
 
 
 def warm_kernels() -> None:

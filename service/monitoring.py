@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 import uuid
@@ -18,12 +19,20 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from consumer.status import CheckpointStatus, LearnerStatus
 from service.memory import Memory
-from service.problems import Problem, render_problem
+from service.problems import Problem, render_problem, unavailable
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own: a folder that all workers write to
 CLIENT_GONE = 499  # nginx's number, in the metrics only: nobody is left to answer
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
-SECURITY_HEADERS = {"x-content-type-options": "nosniff", "cache-control": "no-store", "referrer-policy": "no-referrer"}
+SECURITY_HEADERS = {  # of every answer that has no other
+    "cache-control": "no-store",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+}
 
 log = structlog.stdlib.get_logger("api")
 
@@ -152,7 +161,10 @@ class RequestObserver:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message).update({**SECURITY_HEADERS, "x-request-id": request_id})
+                headers = MutableHeaders(scope=message)
+                headers["x-request-id"] = request_id
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
             await send(message)
 
         started = time.perf_counter()
@@ -160,6 +172,10 @@ class RequestObserver:
             await self._app(scope, receive, send_observed)
         except ClientDisconnect:
             status = CLIENT_GONE
+        except asyncio.CancelledError:  # uvicorn's grace period is over: this is the last moment to say so
+            if status == 0:
+                stopping = unavailable("the service is stopping; send the request again", "stopping")
+                await render_problem(stopping, request_id)(scope, receive, send_observed)
         except Exception:
             log.exception("request failed", request_id=request_id, method=scope["method"], path=scope["path"])
             if status == 0:

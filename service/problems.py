@@ -18,6 +18,7 @@ RETRY_AFTER_S = 1  # what a 503 asks for: the learner reports several times a se
 MEANINGS = {
     400: "The body is not JSON",
     401: "The token is missing or wrong",
+    408: "The body took too long to arrive",
     413: "The body or the number of instances is over the limit",
     415: "The content type is not one that this call reads",
     422: "A part of the body can't be used; names it and its key",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -40,7 +40,7 @@ CHECKPOINT_TIMEOUT_S = 60.0  # gigabytes of tables take this long on a slow disk
 CHECKPOINT_POLL_S = 0.05
 
 Item = TypeVar("Item")
-Compute = Callable[[AttachedModel, Sequence[Sequence[Feature]]], tuple[list[Item], Version]]
+Compute = Callable[[AttachedModel, Sequence[Sequence[Feature]]], Awaitable[tuple[list[Item], Version]]]
 
 public = APIRouter(tags=["operation"])
 v1 = APIRouter(prefix="/v1", dependencies=[Depends(require_token)], default_response_class=Response)
@@ -58,7 +58,7 @@ def _answer(message: msgspec.Struct, status: int = 200) -> Response:
 @v1.post(
     "/embeddings",
     tags=["answers"],
-    responses=describe_answers(Embeddings, 400, 401, 413, 415, 422, 503),
+    responses=describe_answers(Embeddings, 400, 401, 408, 413, 415, 422, 503),
     openapi_extra={"requestBody": INSTANCES_BODY},
 )
 async def embed(request: Request) -> Response:
@@ -69,7 +69,7 @@ async def embed(request: Request) -> Response:
 @v1.post(
     "/predictions",
     tags=["answers"],
-    responses=describe_answers(Predictions, 400, 401, 413, 415, 422, 503),
+    responses=describe_answers(Predictions, 400, 401, 408, 413, 415, 422, 503),
     openapi_extra={"requestBody": INSTANCES_BODY},
 )
 async def predict(request: Request) -> Response:
@@ -92,7 +92,7 @@ async def _compute(request: Request, compute: Compute[Item]) -> tuple[list[Item]
             await asyncio.sleep(0)
         chunk = instances[begin : begin + CHUNK_INSTANCES]
         flat = [read_instance(instance, index, parts.decoder) for index, instance in enumerate(chunk, begin)]
-        some, version = compute(model, flat)
+        some, version = await compute(model, flat)
         answers += some
     return answers, version
 
@@ -100,7 +100,7 @@ async def _compute(request: Request, compute: Compute[Item]) -> tuple[list[Item]
 @v1.post(
     "/events",
     tags=["events"],
-    responses=describe_answers(Published, 400, 401, 413, 415, 422, 503),
+    responses=describe_answers(Published, 400, 401, 408, 413, 415, 422, 503),
     openapi_extra={"requestBody": EVENTS_BODY},
 )
 async def publish(request: Request) -> Response:
@@ -124,7 +124,7 @@ async def publish(request: Request) -> Response:
         raise unavailable(detail, "broker") if error.retriable else Problem(503, detail, reason="broker") from error
 
 
-@v1.get("/model", tags=["model"], responses=describe_answers(Model, 401))
+@v1.get("/model", tags=["model"], responses=describe_answers(Model, 401, 503))
 async def describe_model(request: Request) -> Response:
     """What the model is, how far it has come, how good it is, and how its learner fares."""
     parts = _parts(request)
@@ -132,7 +132,7 @@ async def describe_model(request: Request) -> Response:
     return _answer(
         Model(
             configuration=parts.describe_settings(),
-            version=model.read_version() if model else None,
+            version=await model.read_version() if model else None,
             metrics=status.metrics if status else {},
             occupancy=await asyncio.to_thread(model.occupancy) if model else None,
             learner=_describe_learner(parts),
@@ -161,11 +161,15 @@ def _describe_learner(parts: Parts) -> Learner | None:
 
 
 @v1.post(
-    "/checkpoints", tags=["model"], status_code=201, responses=describe_answers(Saved, 401, 500, 503, 504, status=201)
+    "/checkpoints",
+    tags=["model"],
+    status_code=201,
+    responses=describe_answers(Saved, 401, 408, 413, 503, 504, status=201),
 )
 async def save_checkpoint(request: Request) -> Response:
     """Saves a checkpoint now and waits until it is on the disk."""
     parts = _parts(request)
+    await read_body(request, parts.settings.max_body_bytes)  # there is nothing in it; but none is left unread
     requested_at = time.time()
     _require_learner(parts)
     (parts.memory.directory / CHECKPOINT_REQUEST).touch()

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,49 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-START_TIMEOUT_S = 120.0
-ROOT = Path(__file__).parents[2]
-
-
-class Worker:
-    """An API process and the address at which it answers."""
-
-    def __init__(self, settings: Any, **environment: str) -> None:
-        self._listening = socket.create_server(("127.0.0.1", 0))
-        self.address = self._listening.getsockname()
-        fd = self._listening.fileno()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "service.api", "--fd", str(fd)],
-            env={**os.environ, **settings.to_environment(), **environment},
-            cwd=ROOT,
-            pass_fds=(fd,),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self._listening.close()  # the child's copy remains
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.address[1]}"
-
-    def wait_until_ready(self, learner: Any) -> None:
-        """Waits for a 200 from /readyz; the learner goes on reporting meanwhile, as a real one does."""
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            assert self.process.poll() is None, self.process.communicate()[1]
-            learner.report()
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=START_TIMEOUT_S).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-        raise AssertionError("the API process is not ready")
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+from tests.service.worker import START_TIMEOUT_S, Worker
 
 
 @pytest.fixture
