@@ -32,10 +32,11 @@ class Fence:
     def __init__(self, connection: KafkaConnection, topic: str, group_id: str) -> None:
         self.transactional_id = f"flexihash.{group_id}.{topic}"
         self._connection = connection
-        self._epoch: tuple[int, int] | None = None  # producer id and epoch; None where nothing can be told
+        self._epoch: tuple[int, int] | None = None  # producer id and epoch
         self._admin: Any = None
         self._lock = threading.Lock()
         self._is_fenced = False
+        self._is_blind = False
 
     def acquire(self) -> None:
         """Shuts out every learner that has acquired this fence before; does nothing where this one holds it already.
@@ -88,8 +89,9 @@ class Fence:
                 self._admin = open_client(KafkaAdminClient, self._connection)
             found = self._admin.describe_transactions([self.transactional_id])[self.transactional_id]
         except IncompatibleBrokerVersion:
-            log.info("this broker cannot tell of a second learner on another machine: see that there is none")
-            self._epoch = None
+            if not self._is_blind:
+                log.info("this broker cannot tell of a second learner on another machine: see that there is none")
+            self._is_blind = True
             return None
         except TransactionalIdNotFoundError:  # forgotten after days without use: nobody else has come
             return None
