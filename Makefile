@@ -55,7 +55,11 @@ down: ## Stop the containers; what was learned stays
 test-docker: $(READY) ## Try the containers for real; needs a Docker engine
 	TEST_DOCKER=1 $(RUN) pytest tests/docker
 
+ROUNDS ?= 100
+soak: $(READY) ## Kill the service ROUNDS times on a real broker, and compare with the log
+	$(RUN) tests.recovery.soak --rounds $(ROUNDS)
+
 clean: ## Remove .venv and everything built
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup scatter demo test check bench up down test-docker clean
+.PHONY: help setup scatter demo test check bench up down test-docker soak clean
