@@ -169,11 +169,13 @@ class Memory:
         """Why answers do not follow the stream now, for people; None where they do."""
         if not self._is_warm:
             return "the prediction kernels are being compiled"
+        if self.model is not None and (reason := self.model.explain_hold()):
+            return reason  # first, as a learner that is stopped while it holds them does not report either
         if reason := self.explain_learner():
             return reason
         if self._error is not None:
             return f"the tables in {self.directory} cannot be read: {self._error}"
-        return self.model.explain_hold() if self.model else "the learner has made no tables yet"
+        return None if self.model else "the learner has made no tables yet"
 
     def explain_learner(self) -> str | None:
         """Why the learner is not learning, for people; None where it is."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -92,8 +91,7 @@ def test_what_needs_no_tables_is_answered_while_the_rest_waits(api: Any, holder:
         assert "did not let go within 2 s" in response.json()["detail"]
     unready = api.get("/readyz")
     assert unready.status_code == 503
-    # on a busy machine the learner of this test has meanwhile not reported for too long, which comes first
-    assert re.search("the learner has (held its tables|not reported) for", unready.json()["detail"])
+    assert "the learner has held its tables for" in unready.json()["detail"]
 
     holder.let_go()
     assert api.get("/readyz").status_code == 200
