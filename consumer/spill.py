@@ -18,6 +18,7 @@ import msgspec
 
 from consumer.errors import SpillUnreadable
 from consumer.letters import Letter
+from model.checkpoint import sync
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Spill:
                 _write(file, b"".join(lines))
                 os.fsync(file)
                 if is_new:
-                    _sync(self.folder)
+                    sync(self.folder)
             except OSError:
                 os.ftruncate(file, size)
                 raise
@@ -118,7 +119,7 @@ class Spill:
         else:
             segment.unlink()
             del self._counts[segment]
-        _sync(self.folder)
+        sync(self.folder)
 
     def _open_segment(self) -> Path:
         if self._is_open:
@@ -193,11 +194,3 @@ def _write(file: int, content: bytes) -> None:
     rest = memoryview(content)
     while rest:
         rest = rest[os.write(file, rest) :]
-
-
-def _sync(folder: Path) -> None:
-    file = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(file)
-    finally:
-        os.close(file)

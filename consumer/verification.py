@@ -77,16 +77,17 @@ def verify_checkpoint(
     loop.start()
     if older is None:
         _check_beginning(source.topic, tables.positions())
+    is_ordered = len(until) == 1
     n_before, begin = model.n_events, time.perf_counter()
     _learn_until(loop, source, until, _find_poison(manifest), on_progress, stop or StopSignal())
     return Verdict(
         checkpoint=str(path),
         older=str(older) if older else None,
-        is_ordered=len(until) == 1,
+        is_ordered=is_ordered,
         events=model.n_events - n_before,
         seconds=time.perf_counter() - begin,
         differences=[
-            *(_compare_tensors(tables.tensors, tensors) if len(until) == 1 else ()),
+            *(_compare_tensors(tables.tensors, tensors) if is_ordered else ()),
             *_compare_counts(loop, manifest),
         ],
     )

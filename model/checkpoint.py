@@ -218,7 +218,7 @@ def verify(path: Path) -> Manifest:
         CheckpointMismatch: the checkpoint has another format version.
         CheckpointUnreadable: the system refuses.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     _check_files(path, manifest)
     return manifest
 
@@ -237,7 +237,7 @@ def read(path: Path, into: Mapping[str, torch.Tensor] | None = None) -> tuple[di
         CheckpointMismatch: also where `into` has other names, shapes or dtypes; nothing was written then.
         CheckpointDamaged, CheckpointUnreadable: see `verify`.
     """
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     _check_sizes(path, manifest)
     file = path / MODEL_FILE
     try:
@@ -319,7 +319,7 @@ class CheckpointStore:
                 save_file(dict(tensors), folder / MODEL_FILE)
 
                 self._on_step("sync_tensors")  # 3
-                _sync(folder / MODEL_FILE)
+                sync(folder / MODEL_FILE)
                 record = FileRecord((folder / MODEL_FILE).stat().st_size, _digest(folder / MODEL_FILE))
 
                 self._on_step("write_manifest")  # 4
@@ -335,16 +335,16 @@ class CheckpointStore:
                     files={MODEL_FILE: record},
                 )
                 (folder / MANIFEST_FILE).write_bytes(_seal(manifest))
-                _sync(folder / MANIFEST_FILE)
+                sync(folder / MANIFEST_FILE)
 
                 self._on_step("sync_folder")  # 5
-                _sync(folder)
+                sync(folder)
 
                 self._on_step("rename")  # 6
                 path = folder.rename(self.directory / name)
 
                 self._on_step("sync_directory")  # 7
-                _sync(self.directory)
+                sync(self.directory)
 
                 self._on_step("hide_old")  # 8
                 for old in self._paths()[self.keep :]:
@@ -392,7 +392,7 @@ class CheckpointStore:
         set_aside: list[SetAside] = []
         for path in self._paths():
             try:
-                _check_configuration(path, expected_configuration, _read_manifest(path).configuration)
+                _check_configuration(path, expected_configuration, read_manifest(path).configuration)
                 tensors, manifest = read(path, into)
             except CheckpointDamaged as damage:
                 set_aside.append(self._set_aside(path, damage.reason))
@@ -426,7 +426,7 @@ class CheckpointStore:
         if path.name.endswith(_DAMAGED):
             return CheckpointInfo(path, None, "set aside as damaged")
         try:
-            manifest = _read_manifest(path)
+            manifest = read_manifest(path)
             _check_sizes(path, manifest)
         except CheckpointError as error:
             return CheckpointInfo(path, None, str(error)) if path.exists() else None
@@ -435,7 +435,7 @@ class CheckpointStore:
     def _set_aside(self, path: Path, reason: str) -> SetAside:
         try:
             aside = path.rename(path.with_name(path.name + _DAMAGED))
-            _sync(self.directory)
+            sync(self.directory)
         except OSError as cause:
             raise CheckpointWriteError(path, cause) from cause
         _logger.error("checkpoint %s is damaged: %s; set aside as %s, trying the one before", path, reason, aside.name)
@@ -467,7 +467,12 @@ def _seal(manifest: Manifest) -> bytes:
     return content + hashlib.sha256(content).hexdigest().encode() + _SEAL_CLOSE
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the checkpoint at `path`, its own bytes checked; its files are not looked at, see `verify`.
+
+    Raises:
+        CheckpointDamaged, CheckpointMismatch, CheckpointUnreadable: see `verify`.
+    """
     try:
         raw = (path / MANIFEST_FILE).read_bytes()
     except OSError as cause:
@@ -628,7 +633,7 @@ def _digest(file: Path) -> str:
     return digest.hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Force a file's bytes, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -642,7 +647,7 @@ def _make_directory(directory: Path) -> None:
     if not directory.is_dir():
         _make_directory(directory.parent)
         directory.mkdir()
-        _sync(directory.parent)
+        sync(directory.parent)
 
 
 def _raise_read_error(path: Path, name: str, cause: OSError) -> NoReturn:

@@ -31,7 +31,7 @@ def verify(
         SettingsError: the checkpoint has learned from several topics.
         CheckpointMismatch: the older checkpoint is of another configuration.
     """
-    manifest = checkpoint.verify(path)
+    manifest = checkpoint.read_manifest(path)
     topics = {key.rpartition(":")[0] for key in manifest.positions}
     if len(topics) != 1:
         raise SettingsError(f"{path} has learned from {len(topics)} topics: only one can be learned again")
@@ -52,7 +52,7 @@ def _open_source(topic: str, settings: Settings) -> Source:
 
 
 def _check_older(older: Path, manifest: Manifest) -> None:
-    found = checkpoint.verify(older)
+    found = checkpoint.read_manifest(older)
     for field, expected in manifest.configuration.items():
         if found.configuration.get(field) != expected:
             advice = "begin from a checkpoint of the same model"
