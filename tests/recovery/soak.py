@@ -329,7 +329,7 @@ class Soak:
 def run(
     rounds: int, seed: int, kinds: Sequence[str], folder: Path, bug: str | None = None, report_file: Path | None = None
 ) -> Report:
-    """Runs so many rounds; stops at the first mismatch, or at SIGINT with what it has. Each segment rewrites the file."""
+    """Runs so many rounds, until the first mismatch or SIGINT; each segment rewrites the report."""
     home = os.environ.get("KAFKA_HOME")
     report = Report(seed, "Apache Kafka" if home else "Tansu")
     begin = time.monotonic()
