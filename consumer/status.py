@@ -30,6 +30,11 @@ class CheckpointStatus(msgspec.Struct, kw_only=True):
     failed_at: float | None = None
     set_aside: list[str] = []
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last attempt to save failed."""
+        return self.failed_at is not None and self.failed_at > (self.saved_at or 0.0)
+
 
 class DeadLettersStatus(msgspec.Struct, kw_only=True):
     """Dead letters that the broker has not taken: those in memory, those on the disk, and why not the last of them."""

@@ -190,6 +190,19 @@ class Memory:
             return None
         return STATES[status.state] + (f": {status.error}" if status.error else "")
 
+    def warnings(self) -> list[str]:
+        """What an operator should look at although answers follow the stream, for people."""
+        if self.status is None:
+            return []
+        checkpoint, letters = self.status.checkpoint, self.status.dead_letters
+        warnings = [f"a checkpoint was damaged and is set aside: {aside}" for aside in checkpoint.set_aside]
+        if checkpoint.has_failed:
+            warnings.append(f"the last checkpoint was not saved: {checkpoint.error}")
+        if letters.spilled:
+            why = f": {letters.error}" if letters.error else ""
+            warnings.append(f"{letters.spilled} dead letters wait on the disk{why}")
+        return warnings
+
     def close(self) -> None:
         """Lets go of the tables."""
         if self.model is not None:

@@ -104,10 +104,11 @@ class Checkpoints(msgspec.Struct):
     checkpoints: list[Checkpoint]
 
 
-class Health(msgspec.Struct):
-    """Where everything is well."""
+class Health(msgspec.Struct, omit_defaults=True):
+    """Where everything is well; `warnings` say what will not stay so by itself."""
 
     status: str
+    warnings: list[str] = []
 
 
 class Index(msgspec.Struct):

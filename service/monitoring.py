@@ -119,8 +119,7 @@ def _describe_progress(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
 
 
 def _describe_checkpoint(checkpoint: CheckpointStatus) -> Iterator[GaugeMetricFamily]:
-    has_failed = checkpoint.failed_at is not None and checkpoint.failed_at > (checkpoint.saved_at or 0.0)
-    yield _gauge("checkpoint_failed", "1 if the last attempt to save failed, else 0.", has_failed)
+    yield _gauge("checkpoint_failed", "1 if the last attempt to save failed, else 0.", checkpoint.has_failed)
     yield _gauge("checkpoints_set_aside", "Damaged checkpoints found at the start.", len(checkpoint.set_aside))
     if checkpoint.saved_at is not None:
         yield _gauge("checkpoint_age_seconds", "Time since the newest checkpoint.", time.time() - checkpoint.saved_at)

@@ -243,9 +243,10 @@ async def check_life() -> Response:
 @public.get("/readyz", responses=describe_answers(Health, 503), response_class=Response)
 async def check_readiness(request: Request) -> Response:
     """Whether answers follow the stream; the problem says why not. Predictions may be answered all the same."""
-    if reason := _parts(request).memory.explain_unready():
+    memory = _parts(request).memory
+    if reason := memory.explain_unready():
         raise unavailable(f"not ready: {reason}", "not_ready")
-    return _answer(Health("ready"))
+    return _answer(Health("ready", memory.warnings()))
 
 
 METRICS_ANSWERS: dict[int | str, dict[str, Any]] = {

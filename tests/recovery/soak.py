@@ -119,6 +119,7 @@ class Service:
     topic: str
     folder: Path
     extra: Mapping[str, str] = field(default_factory=dict)
+    prefix: Sequence[str] = ()  # of the command
     process: subprocess.Popen[bytes] | None = None
 
     def __post_init__(self) -> None:
@@ -144,7 +145,7 @@ class Service:
             **self.extra,
         }
         with (self.folder / "log").open("ab") as log:
-            command = [sys.executable, "-P", "-m", "tests.recovery.serve"]
+            command = [*self.prefix, sys.executable, "-P", "-m", "tests.recovery.serve"]
             self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=self.folder)
 
     def status(self) -> LearnerStatus:

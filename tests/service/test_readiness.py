@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from consumer.status import STALE_AFTER_S, STATUS_FILE
+from consumer.status import STALE_AFTER_S, STATUS_FILE, CheckpointStatus, DeadLettersStatus
 
 FEATURES = {"carrier": "UA"}
 
@@ -30,6 +30,22 @@ def predict(api: Any) -> Any:
 def test_ready_while_the_learner_learns(api: Any) -> None:
     assert api.get("/readyz").json() == {"status": "ready"}
     assert api.get("/livez").json() == {"status": "alive"}
+
+
+def test_ready_with_what_needs_somebody_s_eyes(api: Any, learner: Any) -> None:
+    checkpoint = CheckpointStatus(saved_at=1.0, failed_at=2.0, error="disk full", set_aside=["/c/1.damaged: torn"])
+    letters = DeadLettersStatus(spilled=3, error="broker unreachable")
+    learner.report(checkpoint=checkpoint, dead_letters=letters)
+    assert api.get("/readyz").json() == {
+        "status": "ready",
+        "warnings": [
+            "a checkpoint was damaged and is set aside: /c/1.damaged: torn",
+            "the last checkpoint was not saved: disk full",
+            "3 dead letters wait on the disk: broker unreachable",
+        ],
+    }
+    learner.report(checkpoint=CheckpointStatus(saved_at=3.0, failed_at=2.0), dead_letters=DeadLettersStatus())
+    assert api.get("/readyz").json() == {"status": "ready"}
 
 
 def test_without_a_learner_it_lives_and_says_what_is_missing(open_api: Any, settings: Any) -> None:
