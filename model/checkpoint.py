@@ -40,7 +40,7 @@ from safetensors.torch import load_file, save_file
 
 from model.errors import ConfigurationError, ModelError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1 had the fields of a record in another order
 MODEL_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
 
@@ -481,7 +481,7 @@ def read_manifest(path: Path) -> Manifest:
     if seal != hashlib.sha256(content).hexdigest().encode() + _SEAL_CLOSE:
         raise CheckpointDamaged(path, f"{MANIFEST_FILE} is not what was written: its SHA-256 differs")
     try:
-        # The version first and alone: the other fields are those of version 1.
+        # The version first and alone: the other fields are those of this version.
         version = msgspec.json.decode(raw, type=_Version).format_version
         if version != FORMAT_VERSION:
             raise CheckpointMismatch(

@@ -15,11 +15,26 @@ variance v, derivative a = dz/dt, loss gradient g and curvature h at the score z
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from model.vectors import (
+    float32s,
+    float64s,
+    int64s,
+    lane,
+    load8,
+    load16,
+    shuffled,
+    smaller,
+    splat16,
+    store,
+    uint8s,
+    with_lane,
+)
 
 # Stages of an event are inlined (forceinline): Numba counts references of every array at a call, atomically.
 
@@ -74,20 +89,47 @@ COUNT_MOVE_LIMIT = 1.0  # one count moves its own log rate by at most so much: e
 STEP_LIMIT = 1e15  # a step beyond could leave float32; such an event is rejected, nothing of it is written
 LABEL_LIMIT = 1e100  # squares of labels must stay finite in float64
 
-# --- one row of the table: a record of float32 ----------------------------------------------------------------------
+# --- one row of the table: a record of float32, in lanes -------------------------------------------------------------
+# First the 16 parameters, then the variances that they share: those of the weights lie as the weights do.
 
 EMBEDDING = 0  # DIM elements, expert by expert
 WEIGHT = EMBEDDING + DIM  # one an expert
-WEIGHT_VARIANCE = WEIGHT + N_EXPERTS
-EMBEDDING_VARIANCE = WEIGHT_VARIANCE + N_EXPERTS  # one an expert: its embedding's elements share it
-QUICK = EMBEDDING_VARIANCE + N_EXPERTS  # the quick weight
-QUICK_VARIANCE = QUICK + 1
-RECORD_WIDTH = 24  # the used fields and padding up to a multiple of 8 floats
+QUICK = WEIGHT + N_EXPERTS  # the quick weight
+N_PARAMETERS = QUICK + 1
+WEIGHT_VARIANCE = N_PARAMETERS
+QUICK_VARIANCE = WEIGHT_VARIANCE + N_EXPERTS
+EMBEDDING_VARIANCE = QUICK_VARIANCE + 1  # one an expert: its embedding's elements share it
+N_VARIANCES = EMBEDDING_VARIANCE + N_EXPERTS + 1 - WEIGHT_VARIANCE  # one lane is spare
+RECORD_WIDTH = N_PARAMETERS + N_VARIANCES
+PARAMETER_BYTES, VARIANCE_BYTES = 4 * N_PARAMETERS, 4 * N_VARIANCES
+RECORD_BYTES = 4 * RECORD_WIDTH
+
+# Of each parameter's lane: the lane of its variance, and the expert to whose score it adds.
+VARIANCE_OF = [EMBEDDING_VARIANCE - WEIGHT_VARIANCE + k // EXPERT_DIM for k in range(DIM)] + list(range(N_EXPERTS + 1))
+EXPERT_OF_PARAMETER = np.array([*(k // EXPERT_DIM for k in range(DIM)), *range(N_EXPERTS), QUICK_EXPERT])
+EXPERT_OF_VARIANCE = np.array([*range(N_EXPERTS), QUICK_EXPERT, *range(N_EXPERTS), 0])
+
+WEIGHTS = slice(WEIGHT, WEIGHT + N_EXPERTS)  # of a record, for everyone else
+WEIGHT_VARIANCES = slice(WEIGHT_VARIANCE, WEIGHT_VARIANCE + N_EXPERTS)
+EMBEDDING_VARIANCES = slice(EMBEDDING_VARIANCE, EMBEDDING_VARIANCE + N_EXPERTS)
+
+spread_variances = shuffled(VARIANCE_OF, N_VARIANCES)
+swap_neighbours = shuffled([k ^ 1 for k in range(N_PARAMETERS)], N_PARAMETERS)
+swap_pairs = shuffled([k ^ 2 for k in range(N_PARAMETERS)], N_PARAMETERS)
+take_embedding = shuffled([k if k < DIM else k + N_PARAMETERS for k in range(N_PARAMETERS)], N_PARAMETERS)
+gather_squares = shuffled(  # weights' lanes of the first vector, the first lane of each expert of the second one
+    [*range(WEIGHT, N_PARAMETERS), *(N_PARAMETERS + e * EXPERT_DIM for e in range(N_EXPERTS)), QUICK], N_PARAMETERS
+)
+with_quick = with_lane(QUICK)
+with_quick_variance = with_lane(QUICK_VARIANCE - WEIGHT_VARIANCE)
+get_quick = lane(QUICK)
+get_quick_variance = lane(QUICK_VARIANCE - WEIGHT_VARIANCE)
 
 # --- one row of `numbers`: float64 ----------------------------------------------------------------------------------
 
 COUNT, MEDIAN, DEVIATION = 0, 1, 2  # deviation: mean absolute deviation from the median
 N_NUMBER_FIELDS = 3
+NUMBER_BYTES = 8 * N_NUMBER_FIELDS
 NUMBER_MEMORY = 1000.0  # a number's median and deviation follow about so many of its last values
 NUMBER_LIMIT = 4.0  # asinh-scaled numbers are clipped here
 GRIDS = ((1, 1.0, 1), (2, 5.0, 101))  # (kind, knots a unit, first knot's tag): the coarse and the fine grid
@@ -116,49 +158,106 @@ BINARY, REGRESSION, COUNTS, QUANTILE = 0, 1, 2, 3  # tasks, as the kernel number
 
 FORGET_BIAS = math.exp(-1.0 / QUICK_BIAS_EVENTS)
 
+# Forgetting over an age of events without an exp() for each row: exp(-age / QUICK_EVENTS) is a product of two of these.
+FINE_BITS = 8
+FORGET_FINE = np.exp(-np.arange(1 << FINE_BITS) / QUICK_EVENTS).astype(np.float32)
+FORGET_COARSE = np.exp(-np.arange(512) * (1 << FINE_BITS) / QUICK_EVENTS).astype(np.float32)
+FORGET_COARSE[FORGET_COARSE < 1e-37] = 0.0  # numbers so small are slow
+
+
+# --- memory, by address -----------------------------------------------------------------------------------------------
+
+
+class Memory(NamedTuple):
+    """Where the tensors of `model.tables` begin, and how many rows they have."""
+
+    n_rows: int
+    table: int
+    touched: int
+    numbers: int
+    state: int
+
+
+class Events(NamedTuple):
+    """Where B events with nnz features lie, and where what is found goes."""
+
+    rows: int  # (nnz,) int64
+    offsets: int  # (B + 1,) int64
+    values: int  # (nnz,) float64
+    is_number: int  # (nnz,) uint8
+
 
 class Scratch(NamedTuple):
-    """Working memory of one event with up to A activations; nothing in it outlives the event."""
+    """Where one event with up to A activations is worked on; nothing in it outlives the event."""
 
-    row: NDArray[np.int64]  # (A,)
-    value: NDArray[np.float32]  # (A,)
-    kind: NDArray[np.int64]  # (A,)
-    slope: NDArray[np.float32]  # (A, DIM): S - value * embedding, the derivative of z for each element but for `value`
-    slope_square: NDArray[np.float32]  # (A, N_EXPERTS): its squared length
-    quick: NDArray[np.float32]  # (A, 2): the quick weight and its variance, after forgetting
-    number_row: NDArray[np.int64]  # (A,): rows of `numbers` that this event moves, and to what
-    number: NDArray[np.float64]  # (A, 3)
-    total: NDArray[np.float32]  # (DIM,): S, the embedding
-    score: NDArray[np.float64]  # (N_EXPERTS,): z
-    spread: NDArray[np.float64]  # (N_EXPERTS,): s, the variance of z
-    moderated: NDArray[np.float64]  # (N_EXPERTS,): z as it is mixed
-    step: NDArray[np.float64]  # (N_EXPERTS,): g f
-    shrink: NDArray[np.float64]  # (N_EXPERTS,): h f
-    residual: NDArray[np.float64]  # (N_EXPERTS + 1,)
-    cross: NDArray[np.float64]  # (N_EXPERTS,): mixing covariance times moderated scores
+    row: int  # (A,) int64
+    value: int  # (A,) float32
+    kind: int  # (A,) int64
+    forget: int  # (A,) float32: what is left of the row's quick weight
+    part: int  # (A, 16) float32: parameters times value
+    slope: int  # (A, 16) float32: dz/dt of each parameter t
+    square: int  # (A, 8) float32: its square, as each variance sees it
+    number_row: int  # (A,) int64: rows of `numbers` that this event moves, and to what
+    number: int  # (A, 3) float64
+    total: int  # (16,) float32: sum of the parts; the embedding S is its beginning
+    pairs: int  # (16,) float32: S^2 less the parts' own squares
+    spreads: int  # (16,) float32: s by parameter
+    largest: int  # (16,) float32: sum of the slopes' squares
+    steps: int  # (16,) float32: g f by parameter
+    shrinks: int  # (8,) float32: h f by variance
+    score: int  # (N_EXPERTS,) float64: z
+    spread: int  # (N_EXPERTS,) float64: s, the variance of z
+    moderated: int  # (N_EXPERTS,) float64: z as it is mixed
+    residual: int  # (N_EXPERTS + 1,) float64
+    step: int  # (N_EXPERTS,) float64: g f
+    shrink: int  # (N_EXPERTS,) float64: h f
+    cross: int  # (N_EXPERTS,) float64: mixing covariance times moderated scores
+    sees: int  # (3, 16) float32: SEES by kind and parameter
+    aging: int  # (2, 8) float32: drift and prior of each variance
 
 
-def make_scratch(n_features: int) -> Scratch:
-    """Working memory for events of at most `n_features` features."""
+def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
+    """Working memory for events of at most `n_features` features, and what must be kept as long as it is used."""
     n = max(1, n_features * MAX_PER_FEATURE)
-    return Scratch(
-        row=np.empty(n, np.int64),
-        value=np.empty(n, np.float32),
-        kind=np.empty(n, np.int64),
-        slope=np.empty((n, DIM), np.float32),
-        slope_square=np.empty((n, N_EXPERTS), np.float32),
-        quick=np.empty((n, 2), np.float32),
-        number_row=np.empty(n, np.int64),
-        number=np.empty((n, N_NUMBER_FIELDS)),
-        total=np.empty(DIM, np.float32),
-        score=np.empty(N_EXPERTS),
-        spread=np.empty(N_EXPERTS),
-        moderated=np.empty(N_EXPERTS),
-        step=np.empty(N_EXPERTS),
-        shrink=np.empty(N_EXPERTS),
-        residual=np.empty(N_EXPERTS + 1),
-        cross=np.empty(N_EXPERTS),
+    sees = SEES.T[:, EXPERT_OF_PARAMETER].copy()
+    sees[:, QUICK] = 1.0
+    aging = np.zeros((2, N_VARIANCES), np.float32)
+    for row, weight, embedding in ((0, DRIFT_WEIGHT, DRIFT_EMBEDDING), (1, PRIOR_WEIGHT, PRIOR_EMBEDDING)):
+        aging[row, :N_EXPERTS] = weight
+        aging[row, EMBEDDING_VARIANCE - WEIGHT_VARIANCE :][:N_EXPERTS] = embedding
+    kept = [sees, aging]
+
+    def take(dtype: Any, *shape: int) -> int:
+        kept.append(np.zeros(shape, dtype))
+        return kept[-1].ctypes.data
+
+    scratch = Scratch(
+        row=take(np.int64, n),
+        value=take(np.float32, n),
+        kind=take(np.int64, n),
+        forget=take(np.float32, n),
+        part=take(np.float32, n, N_PARAMETERS),
+        slope=take(np.float32, n, N_PARAMETERS),
+        square=take(np.float32, n, N_VARIANCES),
+        number_row=take(np.int64, n),
+        number=take(np.float64, n, N_NUMBER_FIELDS),
+        total=take(np.float32, N_PARAMETERS),
+        pairs=take(np.float32, N_PARAMETERS),
+        spreads=take(np.float32, N_PARAMETERS),
+        largest=take(np.float32, N_PARAMETERS),
+        steps=take(np.float32, N_PARAMETERS),
+        shrinks=take(np.float32, N_VARIANCES),
+        score=take(np.float64, N_EXPERTS),
+        spread=take(np.float64, N_EXPERTS),
+        moderated=take(np.float64, N_EXPERTS),
+        residual=take(np.float64, N_EXPERTS + 1),
+        step=take(np.float64, N_EXPERTS),
+        shrink=take(np.float64, N_EXPERTS),
+        cross=take(np.float64, N_EXPERTS),
+        sees=sees.ctypes.data,
+        aging=aging.ctypes.data,
     )
+    return scratch, kept
 
 
 @njit(cache=True, nogil=True)
@@ -171,19 +270,20 @@ def mix_row(row, knot, n_rows):  # type: ignore[no-untyped-def]
     return np.int64(h & np.uint64(n_rows - 1))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def sigmoid(z):  # type: ignore[no-untyped-def]
     return 1.0 / (1.0 + math.exp(-z))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def clip(x, low, high):  # type: ignore[no-untyped-def]
     return min(max(x, low), high)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def place(x, number, moved):  # type: ignore[no-untyped-def]
     """Where `x` lies among the values seen, in [-4, 4]; `moved` becomes `number` with `x` taken into account."""
+    number, moved = float64s(number), float64s(moved)
     count = number[COUNT] + 1.0
     median = number[MEDIAN]
     deviation = number[DEVIATION]
@@ -207,106 +307,134 @@ def place(x, number, moved):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def activate(begin, end, rows, values, is_number, numbers, n_rows, scratch):  # type: ignore[no-untyped-def]
+def activate(begin, end, events, memory, scratch):  # type: ignore[no-untyped-def]
     """Turns features [begin, end) into activations; returns how many, and how many numbers they hold."""
+    rows, values, is_number = int64s(events.rows), float64s(events.values), uint8s(events.is_number)
+    to_row, to_value, to_kind = int64s(scratch.row), float32s(scratch.value), int64s(scratch.kind)
+    number_row = int64s(scratch.number_row)
     n = 0
     n_numbers = 0
     for j in range(begin, end):
         row = rows[j]
-        scratch.row[n] = row
-        scratch.kind[n] = PLAIN
+        to_row[n] = row
+        to_kind[n] = PLAIN
         if not is_number[j]:
-            scratch.value[n] = values[j]
+            to_value[n] = values[j]
             n += 1
             continue
-        t = place(values[j], numbers[row], scratch.number[n_numbers])
-        scratch.number_row[n_numbers] = row
+        t = place(
+            values[j],
+            memory.numbers + NUMBER_BYTES * row,
+            scratch.number + NUMBER_BYTES * n_numbers,
+        )
+        number_row[n_numbers] = row
         n_numbers += 1
-        scratch.value[n] = t * 0.5
+        to_value[n] = t * 0.5
         n += 1
         for kind, per_unit, first in GRIDS:
             at = (t + NUMBER_LIMIT) * per_unit
             knot = int(at)
             share = at - knot
-            scratch.row[n] = mix_row(row, first + knot, n_rows)
-            scratch.value[n] = 1.0 - share
-            scratch.kind[n] = kind
+            to_row[n] = mix_row(row, first + knot, memory.n_rows)
+            to_value[n] = 1.0 - share
+            to_kind[n] = kind
             n += 1
             if share > 0.0:
-                scratch.row[n] = mix_row(row, first + knot + 1, n_rows)
-                scratch.value[n] = share
-                scratch.kind[n] = kind
+                to_row[n] = mix_row(row, first + knot + 1, memory.n_rows)
+                to_value[n] = share
+                to_kind[n] = kind
                 n += 1
     return n, n_numbers
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def score(n, table, touched, state, scratch):  # type: ignore[no-untyped-def]
+def age(variances, forget, aging):  # type: ignore[no-untyped-def]
+    """A row's variances as its next event finds them: grown by their drift; the quick one back towards its prior."""
+    grown = smaller(variances + load8(aging), load8(aging + VARIANCE_BYTES))
+    prior = np.float32(PRIOR_QUICK)
+    return with_quick_variance(grown, prior + (get_quick_variance(variances) - prior) * forget * forget)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def get_forget(elapsed):  # type: ignore[no-untyped-def]
+    """What is left of a quick weight after `elapsed` events."""
+    coarse = min(elapsed >> FINE_BITS, len(FORGET_COARSE) - 1)
+    return FORGET_COARSE[coarse] * FORGET_FINE[elapsed & ((1 << FINE_BITS) - 1)]
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def score(n, memory, scratch):  # type: ignore[no-untyped-def]
     """Each expert's score and its variance, as of the event that comes next; writes to `scratch` only."""
-    tick = state[EVENTS] + 1.0
-    z = scratch.score
-    s = scratch.spread
-    total = scratch.total
-    square = np.zeros(DIM, np.float32)
-    for e in range(N_EXPERTS):
-        z[e] = state[BIAS + e]
-        s[e] = state[BIAS_VARIANCE + e] + DRIFT_BIAS
-    z[QUICK_EXPERT] += state[QUICK_BIAS] * FORGET_BIAS
-    s[QUICK_EXPERT] += PRIOR_QUICK_BIAS + (state[QUICK_BIAS_VARIANCE] - PRIOR_QUICK_BIAS) * FORGET_BIAS * FORGET_BIAS
-    for k in range(DIM):
-        total[k] = 0.0
+    touched, state = int64s(memory.touched), float64s(memory.state)
+    row, value, kind, forget = (
+        int64s(scratch.row), float32s(scratch.value), int64s(scratch.kind), float32s(scratch.forget)
+    )  # fmt: skip
+    tick = np.int64(state[EVENTS]) + 1
+    total = splat16(np.float32(0.0))
+    own = total
     for j in range(n):
-        record = table[scratch.row[j]]
-        x = scratch.value[j]
-        forget = np.float32(math.exp((touched[scratch.row[j]] - tick) / QUICK_EVENTS))
-        scratch.quick[j, 0] = record[QUICK] * forget
-        scratch.quick[j, 1] = PRIOR_QUICK + (record[QUICK_VARIANCE] - PRIOR_QUICK) * forget * forget
-        z[QUICK_EXPERT] += scratch.quick[j, 0] * x
-        s[QUICK_EXPERT] += x * x * scratch.quick[j, 1]
-        for e in range(N_EXPERTS):
-            xe = x * SEES[e, scratch.kind[j]]
-            z[e] += record[WEIGHT + e] * xe
-            for k in range(e * EXPERT_DIM, (e + 1) * EXPERT_DIM):
-                part = record[k] * xe
-                total[k] += part
-                square[k] += part * part
+        record = load16(memory.table + RECORD_BYTES * row[j])
+        forget[j] = get_forget(tick - touched[row[j]])
+        x = splat16(value[j]) * load16(scratch.sees + PARAMETER_BYTES * kind[j])
+        part = with_quick(record, get_quick(record) * forget[j]) * x
+        store(scratch.part + PARAMETER_BYTES * j, part)
+        total = total + part
+        own = own + part * part
+    one = splat16(np.float32(1.0))
+    share = splat16(np.float32(1.0 / EXPERT_DIM))
+    spreads = splat16(np.float32(0.0))
+    largest = spreads
+    for j in range(n):
+        variances = age(load8(memory.table + RECORD_BYTES * row[j] + PARAMETER_BYTES), forget[j], scratch.aging)
+        x = splat16(value[j]) * load16(scratch.sees + PARAMETER_BYTES * kind[j])
+        slope = take_embedding(total - load16(scratch.part + PARAMETER_BYTES * j), one) * x
+        square = slope * slope
+        spreads = spreads + spread_variances(variances, variances) * square
+        largest = largest + square
+        mean = square + swap_neighbours(square, square)
+        mean = (mean + swap_pairs(mean, mean)) * share
+        store(scratch.slope + PARAMETER_BYTES * j, slope)
+        store(scratch.square + VARIANCE_BYTES * j, gather_squares(square, mean))
+    store(scratch.total, total)
+    store(scratch.pairs, total * total - own)
+    store(scratch.spreads, spreads)
+    store(scratch.largest, largest)
+    sum_up(state, scratch)
+
+
+@njit(cache=True, nogil=True, forceinline=True)
+def sum_up(state, scratch):  # type: ignore[no-untyped-def]
+    """From the lanes' sums, and the biases, to each expert's score and its variance."""
+    total, pairs, spreads = float32s(scratch.total), float32s(scratch.pairs), float32s(scratch.spreads)
+    z, s = float64s(scratch.score), float64s(scratch.spread)
     for e in range(N_EXPERTS):
-        pairs = np.float32(0.0)
+        z[e] = state[BIAS + e] + total[WEIGHT + e]
+        s[e] = state[BIAS_VARIANCE + e] + DRIFT_BIAS + spreads[WEIGHT + e]
         for k in range(e * EXPERT_DIM, (e + 1) * EXPERT_DIM):
-            pairs += total[k] * total[k] - square[k]
-        z[e] += 0.5 * pairs
-    for j in range(n):
-        record = table[scratch.row[j]]
-        x = scratch.value[j]
-        for e in range(N_EXPERTS):
-            xe = x * SEES[e, scratch.kind[j]]
-            length = np.float32(0.0)
-            for k in range(e * EXPERT_DIM, (e + 1) * EXPERT_DIM):
-                slope = total[k] - record[k] * xe
-                scratch.slope[j, k] = slope
-                length += slope * slope
-            scratch.slope_square[j, e] = length
-            weight_variance = min(record[WEIGHT_VARIANCE + e] + DRIFT_WEIGHT[e], PRIOR_WEIGHT[e])
-            variance = min(record[EMBEDDING_VARIANCE + e] + DRIFT_EMBEDDING[e], PRIOR_EMBEDDING[e])
-            s[e] += xe * xe * (weight_variance + variance * length)
+            z[e] += 0.5 * pairs[k]
+            s[e] += spreads[k]
+    z[QUICK_EXPERT] += state[QUICK_BIAS] * FORGET_BIAS + total[QUICK]
+    v = PRIOR_QUICK_BIAS + (state[QUICK_BIAS_VARIANCE] - PRIOR_QUICK_BIAS) * FORGET_BIAS * FORGET_BIAS
+    s[QUICK_EXPERT] += v + spreads[QUICK]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def mix(task, state, scratch):  # type: ignore[no-untyped-def]
     """The mixture's score; a binary expert's score is moderated by its variance first (MacKay 1992)."""
+    score, spread, moderated = float64s(scratch.score), float64s(scratch.spread), float64s(scratch.moderated)
     mixed = 0.0
     for e in range(N_EXPERTS):
-        z = scratch.score[e]
+        z = score[e]
         if task == BINARY:
-            z /= math.sqrt(1.0 + math.pi / 8.0 * scratch.spread[e])
-        scratch.moderated[e] = z
+            z /= math.sqrt(1.0 + math.pi / 8.0 * spread[e])
+        moderated[e] = z
         mixed += state[MIX + e] * z
     if task == BINARY or task == COUNTS:
         mixed = clip(mixed, -SCORE_LIMIT, SCORE_LIMIT)
     return mixed
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def calibrate(mixed, state):  # type: ignore[no-untyped-def]
     """(calibrated logit, the knot below, share of the knot above): piecewise linear, and straight beyond the knots."""
     at = clip((mixed - CURVE_LOW) / CURVE_STEP, 0.0, N_KNOTS - 1.000001)
@@ -316,19 +444,19 @@ def calibrate(mixed, state):  # type: ignore[no-untyped-def]
     return state[CURVE + knot] * (1.0 - share) + state[CURVE + knot + 1] * share + beyond, knot, share
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def deviation(variance, weight):  # type: ignore[no-untyped-def]
     """Standard deviation of the labels; 1 until two of them are known."""
     return math.sqrt(max(variance, 1e-12)) if weight > 1.0 else 1.0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def log_rate(mean, weight):  # type: ignore[no-untyped-def]
     """Log of the labels' mean, with one imagined count of 1: where a count's score starts from."""
     return math.log((mean * weight + 1.0) / (weight + 1.0))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def link(task, mixed, state):  # type: ignore[no-untyped-def]
     """(prediction, score): the score is a logit, a log rate, or the standardized label."""
     if task == BINARY:
@@ -340,7 +468,7 @@ def link(task, mixed, state):  # type: ignore[no-untyped-def]
     return state[LABEL_MEAN] + deviation(state[LABEL_VARIANCE], state[LABEL_WEIGHT]) * mixed, mixed
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def differentiate(task, z, y, residual, offset, quantile):  # type: ignore[no-untyped-def]
     """Loss gradient and curvature at score `z`: (g, h).
 
@@ -359,83 +487,77 @@ def differentiate(task, z, y, residual, offset, quantile):  # type: ignore[no-un
     return (z - y) / residual, 1.0 / residual
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def pinball(error, quantile):  # type: ignore[no-untyped-def]
     """Pinball loss of `error` = label - prediction."""
     return error * quantile if error > 0.0 else error * (quantile - 1.0)
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def update_rows(n, table, touched, state, scratch):  # type: ignore[no-untyped-def]
+def update_rows(n, memory, scratch):  # type: ignore[no-untyped-def]
     """Moves every active row by its expert's step; a row's first touch by an event also ages it to this event."""
-    tick = np.int64(state[EVENTS])
+    touched, row, forget = int64s(memory.touched), int64s(scratch.row), float32s(scratch.forget)
+    step, shrink = float64s(scratch.step), float64s(scratch.shrink)
+    steps, shrinks = float32s(scratch.steps), float32s(scratch.shrinks)
+    for k in range(N_PARAMETERS):
+        steps[k] = step[EXPERT_OF_PARAMETER[k]]
+    for k in range(N_VARIANCES):
+        shrinks[k] = shrink[EXPERT_OF_VARIANCE[k]]
+    tick = np.int64(float64s(memory.state)[EVENTS])
     for j in range(n):
-        row = scratch.row[j]
-        record = table[row]
-        x = scratch.value[j]
-        if touched[row] != tick:
-            touched[row] = tick
-            record[QUICK] = scratch.quick[j, 0]
-            record[QUICK_VARIANCE] = scratch.quick[j, 1]
-            for e in range(N_EXPERTS):
-                at = WEIGHT_VARIANCE + e
-                record[at] = min(record[at] + DRIFT_WEIGHT[e], PRIOR_WEIGHT[e])
-                at = EMBEDDING_VARIANCE + e
-                record[at] = min(record[at] + DRIFT_EMBEDDING[e], PRIOR_EMBEDDING[e])
-        for e in range(N_EXPERTS):
-            xe = x * SEES[e, scratch.kind[j]]
-            v = record[EMBEDDING_VARIANCE + e]
-            move = np.float32(v * xe * scratch.step[e])
-            for k in range(e * EXPERT_DIM, (e + 1) * EXPERT_DIM):
-                record[k] -= move * scratch.slope[j, k]
-            shrink = xe * xe * scratch.shrink[e]
-            record[EMBEDDING_VARIANCE + e] = v - v * v * shrink * scratch.slope_square[j, e] / EXPERT_DIM
-            v = record[WEIGHT_VARIANCE + e]
-            record[WEIGHT + e] -= v * xe * scratch.step[e]
-            record[WEIGHT_VARIANCE + e] = v - v * v * shrink
-        v = record[QUICK_VARIANCE]
-        record[QUICK] -= v * x * scratch.step[QUICK_EXPERT]
-        record[QUICK_VARIANCE] = v - v * v * x * x * scratch.shrink[QUICK_EXPERT]
+        record = memory.table + RECORD_BYTES * row[j]
+        parameters = load16(record)
+        variances = load8(record + PARAMETER_BYTES)
+        if touched[row[j]] != tick:
+            touched[row[j]] = tick
+            parameters = with_quick(parameters, get_quick(parameters) * forget[j])
+            variances = age(variances, forget[j], scratch.aging)
+        slope = load16(scratch.slope + PARAMETER_BYTES * j)
+        square = load8(scratch.square + VARIANCE_BYTES * j)
+        move = spread_variances(variances, variances) * slope * load16(scratch.steps)
+        store(record, parameters - move)
+        store(record + PARAMETER_BYTES, variances - variances * variances * square * load8(scratch.shrinks))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def update_state(state, scratch):  # type: ignore[no-untyped-def]
     """Moves the biases: drift, forgetting and one step."""
+    step, shrink, residual = float64s(scratch.step), float64s(scratch.shrink), float64s(scratch.residual)
     for e in range(N_EXPERTS):
         v = state[BIAS_VARIANCE + e] + DRIFT_BIAS
-        state[BIAS + e] -= v * scratch.step[e]
-        state[BIAS_VARIANCE + e] = v - v * v * scratch.shrink[e]
-        state[RESIDUAL + e] = scratch.residual[e]
-    state[RESIDUAL + N_EXPERTS] = scratch.residual[N_EXPERTS]
+        state[BIAS + e] -= v * step[e]
+        state[BIAS_VARIANCE + e] = v - v * v * shrink[e]
+        state[RESIDUAL + e] = residual[e]
+    state[RESIDUAL + N_EXPERTS] = residual[N_EXPERTS]
     v = PRIOR_QUICK_BIAS + (state[QUICK_BIAS_VARIANCE] - PRIOR_QUICK_BIAS) * FORGET_BIAS * FORGET_BIAS
-    state[QUICK_BIAS] = state[QUICK_BIAS] * FORGET_BIAS - v * scratch.step[QUICK_EXPERT]
-    state[QUICK_BIAS_VARIANCE] = v - v * v * scratch.shrink[QUICK_EXPERT]
+    state[QUICK_BIAS] = state[QUICK_BIAS] * FORGET_BIAS - v * step[QUICK_EXPERT]
+    state[QUICK_BIAS_VARIANCE] = v - v * v * shrink[QUICK_EXPERT]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, forceinline=True)
 def update_mix(g, h, state, scratch):  # type: ignore[no-untyped-def]
     """Moves the mixing weights by a full (not diagonal) Kalman step."""
+    moderated, cross = float64s(scratch.moderated), float64s(scratch.cross)
     spread = 0.0
     for e in range(N_EXPERTS):
-        scratch.cross[e] = 0.0
+        cross[e] = 0.0
         for k in range(N_EXPERTS):
-            scratch.cross[e] += state[MIX_COVARIANCE + e * N_EXPERTS + k] * scratch.moderated[k]
-        spread += scratch.moderated[e] * scratch.cross[e]
+            cross[e] += state[MIX_COVARIANCE + e * N_EXPERTS + k] * moderated[k]
+        spread += moderated[e] * cross[e]
     gain = 1.0 / (1.0 + h * spread)
     for e in range(N_EXPERTS):
-        state[MIX + e] -= scratch.cross[e] * g * gain
+        state[MIX + e] -= cross[e] * g * gain
         for k in range(N_EXPERTS):
-            state[MIX_COVARIANCE + e * N_EXPERTS + k] -= scratch.cross[e] * scratch.cross[k] * h * gain
+            state[MIX_COVARIANCE + e * N_EXPERTS + k] -= cross[e] * cross[k] * h * gain
         at = MIX_COVARIANCE + e * (N_EXPERTS + 1)
         if state[at] < PRIOR_MIX:  # where the experts agree nothing shrinks it: without a bound it would wind up
             state[at] += DRIFT_MIX
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def update_curve(mixed, y, weight, state):  # type: ignore[no-untyped-def]
-    """Moves the two knots of the calibration curve that enclose the mixed score."""
-    logit, knot, share = calibrate(mixed, state)
-    p = sigmoid(logit)
+def update_curve(mixed, p, y, weight, state):  # type: ignore[no-untyped-def]
+    """Moves the two knots of the calibration curve that enclose the mixed score; `p` was predicted."""
+    _, knot, share = calibrate(mixed, state)
     g = (p - y) * weight
     h = max(p * (1.0 - p), CURVATURE_FLOOR) * weight
     below = 1.0 - share
@@ -451,8 +573,11 @@ def update_curve(mixed, y, weight, state):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, forceinline=True)
-def learn_one(task, quantile, n, n_numbers, mixed, label, weight, table, touched, numbers, state, scratch):  # type: ignore[no-untyped-def]
+def learn_one(task, quantile, n, n_numbers, mixed, prediction, label, weight, memory, scratch):  # type: ignore[no-untyped-def]
     """One step after `score` and `mix`; returns False, with nothing written, where a step would not stay finite."""
+    state, numbers = float64s(memory.state), float64s(memory.numbers)
+    moderated, spread = float64s(scratch.moderated), float64s(scratch.spread)
+    step, shrink, residuals = float64s(scratch.step), float64s(scratch.shrink), float64s(scratch.residual)
     label_weight, mean, variance = state[LABEL_WEIGHT], state[LABEL_MEAN], state[LABEL_VARIANCE]
     if weight > 0.0:
         label_weight += weight
@@ -477,10 +602,10 @@ def learn_one(task, quantile, n, n_numbers, mixed, label, weight, table, touched
         residual = max(residual + rate * ((mixed - y) * (mixed - y) - residual), RESIDUAL_FLOOR)
     elif task == QUANTILE:
         residual = max(residual + rate * (pinball(y - mixed, quantile) - residual), RESIDUAL_FLOOR)
-    scratch.residual[N_EXPERTS] = residual
+    residuals[N_EXPERTS] = residual
     for e in range(N_EXPERTS):
-        z = scratch.moderated[e]
-        s = scratch.spread[e]
+        z = moderated[e]
+        s = spread[e]
         residual = state[RESIDUAL + e]
         ge, he = differentiate(task, z, y, residual, offset, quantile)
         if task == REGRESSION:
@@ -488,61 +613,70 @@ def learn_one(task, quantile, n, n_numbers, mixed, label, weight, table, touched
             residual = max(residual + rate * (error * error / (1.0 + s * he) - residual), RESIDUAL_FLOOR)
         elif task == QUANTILE:
             residual = max(residual + rate * (pinball(y - z, quantile) - residual), RESIDUAL_FLOOR)
-        scratch.residual[e] = residual
+        residuals[e] = residual
         ge *= weight
         he *= weight
         gain = 1.0 / (1.0 + he * s)
         if task == COUNTS and abs(ge) * gain * s > COUNT_MOVE_LIMIT:
             ge = math.copysign(COUNT_MOVE_LIMIT / (gain * s), ge)
-        scratch.step[e] = ge * gain
-        scratch.shrink[e] = he * gain
-        is_finite = is_finite and abs(scratch.step[e]) < STEP_LIMIT and s < STEP_LIMIT * STEP_LIMIT
-        for j in range(n):
-            is_finite = is_finite and scratch.slope_square[j, e] < STEP_LIMIT * STEP_LIMIT
+        step[e] = ge * gain
+        shrink[e] = he * gain
+        is_finite = is_finite and abs(step[e]) < STEP_LIMIT and s < STEP_LIMIT * STEP_LIMIT
+    largest = float32s(scratch.largest)
+    for k in range(N_PARAMETERS):
+        is_finite = is_finite and largest[k] < STEP_LIMIT * STEP_LIMIT
     if not is_finite:
         return False
+    number_row, number = int64s(scratch.number_row), float64s(scratch.number)
     for j in range(n_numbers):
         for k in range(N_NUMBER_FIELDS):
-            numbers[scratch.number_row[j], k] = scratch.number[j, k]
+            numbers[N_NUMBER_FIELDS * number_row[j] + k] = number[N_NUMBER_FIELDS * j + k]
     state[EVENTS] += 1.0
     state[LABEL_WEIGHT], state[LABEL_MEAN], state[LABEL_VARIANCE] = label_weight, mean, variance
     if task == BINARY:
-        update_curve(mixed, y, weight, state)
+        update_curve(mixed, prediction, y, weight, state)
     update_state(state, scratch)
-    update_rows(n, table, touched, state, scratch)
+    update_rows(n, memory, scratch)
     update_mix(g, h, state, scratch)
     return True
 
 
 @njit(cache=True, nogil=True)
-def learn(  # type: ignore[no-untyped-def]
-    task, quantile, begin, end, rows, offsets, values, is_number, labels, weights, table, touched, numbers, state,
-    scratch, predictions, is_learned,
-):  # fmt: skip
-    """Predicts, then learns, each of the events [begin, end) in turn.
+def learn(task, quantile, begin, end, events, labels, weights, memory, scratch, predictions, is_learned):  # type: ignore[no-untyped-def]
+    """Predicts, then learns, each of the events [begin, end) in turn. All but the first four are addresses.
 
-    `predictions` gets what was predicted before learning; `is_learned` whether the step was written.
+    Args:
+        labels, weights: (B,) float64.
+        predictions: (B,) float64, gets what was predicted before learning.
+        is_learned: (B,) uint8, gets whether the step was written.
     """
-    n_rows = table.shape[0]
+    offsets, state = int64s(events.offsets), float64s(memory.state)
     for b in range(begin, end):
-        n, n_numbers = activate(offsets[b], offsets[b + 1], rows, values, is_number, numbers, n_rows, scratch)
-        score(n, table, touched, state, scratch)
+        n, n_numbers = activate(offsets[b], offsets[b + 1], events, memory, scratch)
+        score(n, memory, scratch)
         mixed = mix(task, state, scratch)
-        predictions[b], _ = link(task, mixed, state)
-        is_learned[b] = learn_one(
-            task, quantile, n, n_numbers, mixed, labels[b], weights[b], table, touched, numbers, state, scratch
+        prediction, _ = link(task, mixed, state)
+        float64s(predictions)[b] = prediction
+        label, weight = float64s(labels)[b], float64s(weights)[b]
+        uint8s(is_learned)[b] = learn_one(
+            task, quantile, n, n_numbers, mixed, prediction, label, weight, memory, scratch
         )
 
 
 @njit(cache=True, nogil=True)
-def predict(  # type: ignore[no-untyped-def]
-    task, rows, offsets, values, is_number, table, touched, numbers, state, scratch, predictions, scores, embeddings
-):
-    """Predictions, scores and embeddings of all events, as `learn` would predict the next one; changes nothing."""
-    n_rows = table.shape[0]
-    for b in range(len(offsets) - 1):
-        n, _ = activate(offsets[b], offsets[b + 1], rows, values, is_number, numbers, n_rows, scratch)
-        score(n, table, touched, state, scratch)
-        predictions[b], scores[b] = link(task, mix(task, state, scratch), state)
+def predict(task, n_events, events, memory, scratch, predictions, scores, embeddings):  # type: ignore[no-untyped-def]
+    """Predictions, scores and embeddings of all events, as `learn` would predict the next one; changes nothing.
+
+    Args:
+        predictions, scores: addresses of (B,) float64.
+        embeddings: address of (B, DIM) float32.
+    """
+    offsets, state, total = int64s(events.offsets), float64s(memory.state), float32s(scratch.total)
+    for b in range(n_events):
+        n, _ = activate(offsets[b], offsets[b + 1], events, memory, scratch)
+        score(n, memory, scratch)
+        prediction, z = link(task, mix(task, state, scratch), state)
+        float64s(predictions)[b] = prediction
+        float64s(scores)[b] = z
         for k in range(DIM):
-            embeddings[b, k] = scratch.total[k]
+            float32s(embeddings)[b * DIM + k] = total[k]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from model.metrics import ProgressiveMetrics
 from model.tables import METRICS_PREFIX, Tables
 
 CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.4 ms, which is the longest that a reader waits
+BATCH_DTYPES = ("int64", "int64", "float64", "bool")  # of Batch's fields
 TASK_NUMBERS = {
     Task.BINARY: kernel.BINARY,
     Task.REGRESSION: kernel.REGRESSION,
@@ -77,13 +79,14 @@ class OnlineModel:
             tables.config.quantile,
         )
         self._task = TASK_NUMBERS[tables.config.task]
-        self._table = tensors["table"].numpy()
+        self._memory = kernel.Memory(
+            tables.config.n_rows, *(tensors[name].data_ptr() for name in ("table", "touched", "numbers", "state"))
+        )
         self._touched = tensors["touched"].numpy()
-        self._numbers = tensors["numbers"].numpy()
         self._state = tensors["state"].numpy()
         self._positions = tensors["positions"].numpy()
         self._n_features = 64
-        self._scratch = kernel.make_scratch(self._n_features)
+        self._scratch, self._kept = kernel.make_scratch(self._n_features)
 
     def __reduce__(self) -> tuple[type[OnlineModel], tuple[Tables]]:
         """Copies by the tables alone: everything else looks into them."""
@@ -117,17 +120,20 @@ class OnlineModel:
             weights: (B,), at least 0; None for all 1.
             partition, next_offsets: where the events came from; the positions advance with each chunk, under its lock.
         """
-        weights = np.ones(len(batch)) if weights is None else weights
+        weights = np.ones(len(batch)) if weights is None else np.ascontiguousarray(weights, np.float64)
+        labels = np.ascontiguousarray(labels, np.float64)
+        if not len(labels) == len(weights) == len(batch):
+            raise ValueError(f"{len(batch)} events have {len(labels)} labels and {len(weights)} weights")
         predictions = np.empty(len(batch))
         is_learned = np.empty(len(batch), np.bool_)
-        scratch = self._scratch_for(batch)
+        events, scratch = _address(batch), self._scratch_for(batch)
+        addresses = [array.ctypes.data for array in (labels, weights, predictions, is_learned)]
         for begin in range(0, len(batch), CHUNK_EVENTS):
             end = min(begin + CHUNK_EVENTS, len(batch))
             with self.tables.writing():
                 kernel.learn(
-                    self._task, self.config.quantile, begin, end,
-                    batch.rows, batch.offsets, batch.values, batch.is_number, labels, weights,
-                    self._table, self._touched, self._numbers, self._state, scratch, predictions, is_learned,
+                    self._task, self.config.quantile, begin, end, events, *addresses[:2], self._memory, scratch,
+                    *addresses[2:],
                 )  # fmt: skip
                 kept = is_learned[begin:end]
                 self.metrics.update(predictions[begin:end][kept], labels[begin:end][kept], weights[begin:end][kept])
@@ -174,9 +180,8 @@ class OnlineModel:
         scores = np.empty(len(batch))
         embeddings = np.empty((len(batch), kernel.DIM), np.float32)
         kernel.predict(
-            self._task, batch.rows, batch.offsets, batch.values, batch.is_number,
-            self._table, self._touched, self._numbers, self._state, self._scratch_for(batch),
-            values, scores, embeddings,
+            self._task, len(batch), _address(batch), self._memory, self._scratch_for(batch),
+            *(array.ctypes.data for array in (values, scores, embeddings)),
         )  # fmt: skip
         return Predictions(values, scores), embeddings
 
@@ -184,5 +189,13 @@ class OnlineModel:
         n_features = int(np.diff(batch.offsets).max(initial=0))
         if n_features > self._n_features:
             self._n_features = n_features
-            self._scratch = kernel.make_scratch(n_features)
+            self._scratch, self._kept = kernel.make_scratch(n_features)
         return self._scratch
+
+
+def _address(batch: Batch) -> kernel.Events:
+    """Where the batch lies, for as long as it is kept; the kernel sees no more than that."""
+    for array, dtype in zip(msgspec.structs.astuple(batch), BATCH_DTYPES, strict=True):
+        if array.dtype != dtype or not array.flags.c_contiguous:
+            raise TypeError(f"a batch needs contiguous arrays of {BATCH_DTYPES}, not of {array.dtype}")
+    return kernel.Events(*(array.ctypes.data for array in (batch.rows, batch.offsets, batch.values, batch.is_number)))

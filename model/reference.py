@@ -40,9 +40,9 @@ class ReferenceModel(nn.Module):
         self.config: ModelConfig = tables.config
         table = tables.tensors["table"].double()
         self.embeddings = nn.Parameter(table[:, : kernel.DIM].clone())
-        self.weights = nn.Parameter(table[:, kernel.WEIGHT : kernel.WEIGHT_VARIANCE].clone())
-        self.weight_variances = table[:, kernel.WEIGHT_VARIANCE : kernel.EMBEDDING_VARIANCE].clone()
-        self.embedding_variances = table[:, kernel.EMBEDDING_VARIANCE : kernel.QUICK].clone()
+        self.weights = nn.Parameter(table[:, kernel.WEIGHTS].clone())
+        self.weight_variances = table[:, kernel.WEIGHT_VARIANCES].clone()
+        self.embedding_variances = table[:, kernel.EMBEDDING_VARIANCES].clone()
         self.quick = table[:, kernel.QUICK].clone()
         self.quick_variances = table[:, kernel.QUICK_VARIANCE].clone()
         self.numbers = tables.tensors["numbers"].clone()

@@ -196,10 +196,9 @@ def _size_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
 def _initialize(config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> None:
     table = tensors["table"].numpy()
     rng = np.random.default_rng(config.seed)
-    embeddings = slice(kernel.EMBEDDING, kernel.EMBEDDING + kernel.DIM)
-    table[:, embeddings] = rng.standard_normal((config.n_rows, kernel.DIM)) * kernel.INITIAL_DEVIATION
-    table[:, kernel.WEIGHT_VARIANCE : kernel.WEIGHT_VARIANCE + kernel.N_EXPERTS] = kernel.PRIOR_WEIGHT
-    table[:, kernel.EMBEDDING_VARIANCE : kernel.EMBEDDING_VARIANCE + kernel.N_EXPERTS] = kernel.PRIOR_EMBEDDING
+    table[:, : kernel.DIM] = rng.standard_normal((config.n_rows, kernel.DIM)) * kernel.INITIAL_DEVIATION
+    table[:, kernel.WEIGHT_VARIANCES] = kernel.PRIOR_WEIGHT
+    table[:, kernel.EMBEDDING_VARIANCES] = kernel.PRIOR_EMBEDDING
     table[:, kernel.QUICK_VARIANCE] = kernel.PRIOR_QUICK
     tensors["positions"].fill_(-1)
     state = tensors["state"].numpy()

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from model.checkpoint import (
+    FORMAT_VERSION,
     MANIFEST_FILE,
     MODEL_FILE,
     STEPS,
@@ -126,7 +127,7 @@ def test_files_are_what_the_format_says(tmp_path: Path) -> None:
             "sha256": hashlib.sha256((path / MODEL_FILE).read_bytes()).hexdigest(),
         }
     }
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == FORMAT_VERSION
 
 
 def test_no_file_is_a_pickle(tmp_path: Path) -> None:
@@ -410,15 +411,15 @@ def test_another_format_version_is_refused_and_stays(tmp_path: Path) -> None:
     path = save(store, 20).path
 
     def age(manifest: dict[str, Any]) -> None:
-        manifest["format_version"] = 2
+        manifest["format_version"] = 1
         del manifest["positions"]
 
     reseal(path / MANIFEST_FILE, age)
-    with pytest.raises(CheckpointMismatch, match="format_version = 2, but 1 is asked for: run the version") as caught:
+    with pytest.raises(CheckpointMismatch, match="format_version = 1, but 2 is asked for: run the version") as caught:
         store.load_newest(CONFIGURATION)
-    assert (caught.value.field, caught.value.expected, caught.value.found) == ("format_version", 1, 2)
+    assert (caught.value.field, caught.value.expected, caught.value.found) == ("format_version", 2, 1)
     assert path.is_dir()
-    assert "format_version = 2" in str(store.list()[0].problem)
+    assert "format_version = 1" in str(store.list()[0].problem)
 
 
 def test_a_file_in_the_folder_s_place_is_named(tmp_path: Path) -> None:

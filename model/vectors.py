@@ -1,0 +1,170 @@
+"""Vectors of float32 for compiled code, and numbers at addresses.
+
+A vector of 8 or 16 lanes is one value that lives in registers, whatever their width on the machine at hand: LLVM splits
+it where they are narrower. So the speed of a loop over lanes does not hang on what the compiler can prove about it.
+Every operation rounds each lane as the scalar operation would: nothing is fused and nothing reordered.
+
+Memory is read and written by address, not through arrays: Numba counts references to an array on every call that takes
+one, in atomic steps.
+
+Numba's cache watches the file of a compiled function only. Whoever changes this one touches those that import it.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core.typing.templates import ConcreteTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin, models, register_model
+
+_FLOAT = ir.FloatType()
+_INDEX = ir.IntType(32)
+
+
+class Vector(types.Type):
+    """The Numba type of a vector of `n_lanes` float32."""
+
+    def __init__(self, n_lanes: int) -> None:
+        super().__init__(name=f"float32x{n_lanes}")
+        self.n_lanes = n_lanes
+
+
+@register_model(Vector)
+class _VectorModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, vector: Vector) -> None:
+        super().__init__(manager, vector, ir.VectorType(_FLOAT, vector.n_lanes))
+
+
+VECTORS = {n_lanes: Vector(n_lanes) for n_lanes in (8, 16)}
+
+
+def _define_operator(symbol: Any, instruction: str) -> None:
+    class Template(ConcreteTemplate):
+        key = symbol
+        cases = [vector(vector, vector) for vector in VECTORS.values()]
+
+    infer_global(symbol)(Template)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return getattr(builder, instruction)(*arguments)
+
+    for vector in VECTORS.values():
+        lower_builtin(symbol, vector, vector)(generate)
+
+
+_define_operator(operator.add, "fadd")
+_define_operator(operator.sub, "fsub")
+_define_operator(operator.mul, "fmul")
+
+
+@intrinsic
+def smaller(typing_context: Any, x: Any, y: Any) -> Any:
+    """The smaller of both, lane by lane."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        a, b = arguments
+        return builder.select(builder.fcmp_ordered("<", a, b), a, b)
+
+    return x(x, y), generate
+
+
+def _load(n_lanes: int) -> Any:
+    vector = VECTORS[n_lanes]
+
+    def load(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            pointer = builder.inttoptr(arguments[0], context.get_value_type(vector).as_pointer())
+            return builder.load(pointer, align=4)
+
+        return vector(types.int64), generate
+
+    return intrinsic(load)
+
+
+load8, load16 = _load(8), _load(16)
+
+
+@intrinsic
+def store(typing_context: Any, address: Any, value: Any) -> Any:
+    """Writes a vector, or a number, to an address that is a multiple of 4."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], arguments[1].type.as_pointer())
+        builder.store(arguments[1], pointer, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), generate
+
+
+def _pointer(number: Any) -> Any:
+    def cast(typing_context: Any, address: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.inttoptr(arguments[0], context.get_value_type(number).as_pointer())
+
+        return types.CPointer(number)(types.int64), generate
+
+    return intrinsic(cast)
+
+
+# What begins at an address, to be indexed like an array; no index is checked, and none may be negative.
+int64s, float32s, float64s, uint8s = map(_pointer, (types.int64, types.float32, types.float64, types.uint8))
+
+
+def _splat(n_lanes: int) -> Any:
+    vector = VECTORS[n_lanes]
+
+    def splat(typing_context: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            undefined = ir.Constant(context.get_value_type(vector), ir.Undefined)
+            one = builder.insert_element(undefined, arguments[0], ir.Constant(_INDEX, 0))
+            lanes = ir.Constant(ir.VectorType(_INDEX, n_lanes), [0] * n_lanes)
+            return builder.shuffle_vector(one, undefined, lanes)
+
+        return vector(types.float32), generate
+
+    return intrinsic(splat)
+
+
+splat8, splat16 = _splat(8), _splat(16)
+
+
+def shuffled(lanes: Sequence[int], n_from: int) -> Any:
+    """A function that picks lanes of a vector x of `n_from` lanes and, from lane `n_from` on, of a second one y."""
+    vector, source = VECTORS[len(lanes)], VECTORS[n_from]
+
+    def shuffle(typing_context: Any, x: Any, y: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            mask = ir.Constant(ir.VectorType(_INDEX, len(lanes)), list(lanes))
+            return builder.shuffle_vector(*arguments, mask)
+
+        return vector(source, source), generate
+
+    return intrinsic(shuffle)
+
+
+def lane(number: int) -> Any:
+    """A function that takes one lane out of a vector."""
+
+    def take(typing_context: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.extract_element(arguments[0], ir.Constant(_INDEX, number))
+
+        return types.float32(x), generate
+
+    return intrinsic(take)
+
+
+def with_lane(number: int) -> Any:
+    """A function that replaces one lane of a vector."""
+
+    def put(typing_context: Any, x: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.insert_element(*arguments, ir.Constant(_INDEX, number))
+
+        return x(x, types.float32), generate
+
+    return intrinsic(put)
