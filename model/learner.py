@@ -127,13 +127,13 @@ class OnlineModel:
         predictions = np.empty(len(batch))
         is_learned = np.empty(len(batch), np.bool_)
         events, scratch = _address(batch), self._scratch_for(batch)
-        addresses = [array.ctypes.data for array in (labels, weights, predictions, is_learned)]
+        to_learn = labels.ctypes.data, weights.ctypes.data
+        found = predictions.ctypes.data, is_learned.ctypes.data
         for begin in range(0, len(batch), CHUNK_EVENTS):
             end = min(begin + CHUNK_EVENTS, len(batch))
             with self.tables.writing():
                 kernel.learn(
-                    self._task, self.config.quantile, begin, end, events, *addresses[:2], self._memory, scratch,
-                    *addresses[2:],
+                    self._task, self.config.quantile, begin, end, events, *to_learn, self._memory, scratch, *found
                 )  # fmt: skip
                 kept = is_learned[begin:end]
                 self.metrics.update(predictions[begin:end][kept], labels[begin:end][kept], weights[begin:end][kept])

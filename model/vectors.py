@@ -36,24 +36,25 @@ class Vector(types.Type):
 @register_model(Vector)
 class _VectorModel(models.PrimitiveModel):
     def __init__(self, manager: Any, vector: Vector) -> None:
-        super().__init__(manager, vector, ir.VectorType(_FLOAT, vector.n_lanes))
+        super().__init__(manager, vector, ir.VectorType(_FLOAT, vector.n_lanes))  # type: ignore[no-untyped-call]
 
 
 VECTORS = {n_lanes: Vector(n_lanes) for n_lanes in (8, 16)}
+_SAME = [vector(vector, vector) for vector in VECTORS.values()]  # signatures: (x, x) -> x
 
 
 def _define_operator(symbol: Any, instruction: str) -> None:
     class Template(ConcreteTemplate):
         key = symbol
-        cases = [vector(vector, vector) for vector in VECTORS.values()]
+        cases = _SAME
 
-    infer_global(symbol)(Template)
+    infer_global(symbol)(Template)  # type: ignore[no-untyped-call]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return getattr(builder, instruction)(*arguments)
 
     for vector in VECTORS.values():
-        lower_builtin(symbol, vector, vector)(generate)
+        lower_builtin(symbol, vector, vector)(generate)  # type: ignore[no-untyped-call]
 
 
 _define_operator(operator.add, "fadd")
@@ -61,8 +62,7 @@ _define_operator(operator.sub, "fsub")
 _define_operator(operator.mul, "fmul")
 
 
-@intrinsic
-def smaller(typing_context: Any, x: Any, y: Any) -> Any:
+def _smaller(typing_context: Any, x: Any, y: Any) -> Any:
     """The smaller of both, lane by lane."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -70,6 +70,9 @@ def smaller(typing_context: Any, x: Any, y: Any) -> Any:
         return builder.select(builder.fcmp_ordered("<", a, b), a, b)
 
     return x(x, y), generate
+
+
+smaller: Any = intrinsic(_smaller)
 
 
 def _load(n_lanes: int) -> Any:
@@ -88,8 +91,7 @@ def _load(n_lanes: int) -> Any:
 load8, load16 = _load(8), _load(16)
 
 
-@intrinsic
-def store(typing_context: Any, address: Any, value: Any) -> Any:
+def _store(typing_context: Any, address: Any, value: Any) -> Any:
     """Writes a vector, or a number, to an address that is a multiple of 4."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -100,12 +102,15 @@ def store(typing_context: Any, address: Any, value: Any) -> Any:
     return types.void(types.int64, value), generate
 
 
+store: Any = intrinsic(_store)
+
+
 def _pointer(number: Any) -> Any:
     def cast(typing_context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             return builder.inttoptr(arguments[0], context.get_value_type(number).as_pointer())
 
-        return types.CPointer(number)(types.int64), generate
+        return types.CPointer(number)(types.int64), generate  # type: ignore[no-untyped-call]
 
     return intrinsic(cast)
 
