@@ -265,7 +265,7 @@ class KafkaSource:
             )
         except Exception as error:
             raise self._abandon(error) from error
-        fetches = [_fetch(partition.partition, records) for partition, records in batches.items()]
+        fetches = self._to_fetches(batches)
         for fetch in fetches:
             self._positions[fetch.partition] = fetch.position
         return fetches
@@ -333,6 +333,9 @@ class KafkaSource:
             max_partition_fetch_bytes=MAX_FETCH_BYTES,
             metrics_enabled=False,
         )
+
+    def _to_fetches(self, batches: Mapping[Any, Sequence[Any]]) -> list[Fetch]:
+        return [_fetch(at.partition, records) for at, records in batches.items()]
 
     def _resume(self) -> None:
         self._consumer = self._open_consumer()

@@ -9,6 +9,7 @@ from time import monotonic, sleep
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
+from consumer.confluent import ConfluentSource
 from consumer.errors import (
     AccessDenied,
     BrokerUnavailable,
@@ -30,15 +31,15 @@ PATIENCE_S = 60.0  # far more than anything here takes, so that only a hang ends
 OpenSource = Callable[..., KafkaSource]
 
 
-@pytest.fixture
-def open_source() -> Iterator[OpenSource]:
-    """Builds sources, and closes them at the end."""
+@pytest.fixture(params=[KafkaSource, ConfluentSource])
+def open_source(request: pytest.FixtureRequest) -> Iterator[OpenSource]:
+    """Builds sources of either client, and closes them at the end."""
     opened: list[KafkaSource] = []
 
     def build(
         connection: KafkaConnection, topic: str, group_id: str | None = None, start_at: StartAt = "earliest"
     ) -> KafkaSource:
-        opened.append(KafkaSource(connection, topic, group_id, start_at, max_poll_records=700))
+        opened.append(request.param(connection, topic, group_id, start_at, max_poll_records=700))
         return opened[-1]
 
     yield build
@@ -236,9 +237,11 @@ def test_commit_is_seen_by_lag_tools(broker: KafkaConnection, topic: str, open_s
 
 
 def test_identity_changes_when_a_topic_is_made_anew(
-    broker: KafkaConnection, topic: str, open_source: OpenSource
+    broker: KafkaConnection, topic: str, open_source: OpenSource, request: pytest.FixtureRequest
 ) -> None:
     source = open_source(broker, topic)
+    if isinstance(source, ConfluentSource) and "tansu" in request.node.name:
+        pytest.skip("librdkafka 2.16.1 ends with a segmentation fault at Tansu's answer about a deleted topic")
     before = source.identity()
     assert before.cluster_id and before.topic_id
     source.start({})

@@ -196,6 +196,14 @@ class Service:
             for pid in filter(None, pids):
                 _kill(pid)
             self.process.wait()
+            self._wait_until_gone(pids[1:])  # or the next start may find the port taken
+
+    def _wait_until_gone(self, pids: Sequence[int]) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while any(pid and Path(f"/proc/{pid}").exists() for pid in pids):
+            if time.monotonic() > deadline:
+                raise Mismatch(f"one of {pids} outlives SIGKILL")
+            time.sleep(0.005)
 
 
 def _kill(pid: int) -> None:
