@@ -18,7 +18,7 @@ setup: $(READY) ## Build .venv with all that the demo and the tests need
 $(READY): pyproject.toml constraints.txt
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv || python3 -m venv .venv
 	$(PIP) install --retries 0 $(if $(TORCH_INDEX_URL),--extra-index-url $(TORCH_INDEX_URL)) "$$(grep -i '^torch==' constraints.txt)"
-	$(PIP) install -c constraints.txt -e '.[demo,river,dev]'
+	$(PIP) install -c constraints.txt -e '.[demo,river,confluent,dev]'
 	touch $@
 
 $(SCATTER): $(READY)

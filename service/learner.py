@@ -102,7 +102,7 @@ class Learner:
         laps.end("kernels")
         saver = Saver(store, tables)
         choice = settings.on_lost_position
-        source = KafkaSource(
+        source = _source_class(settings.kafka_client)(
             settings.connection,
             settings.topic,
             settings.group_id,
@@ -189,6 +189,14 @@ class Learner:
         except FileNotFoundError:
             return False
         return True
+
+
+def _source_class(client: str) -> type[KafkaSource]:
+    if client == "confluent":
+        from consumer.confluent import ConfluentSource
+
+        return ConfluentSource
+    return KafkaSource
 
 
 def _warm_up(task: Task, decoder: EventDecoder) -> None:

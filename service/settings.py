@@ -7,6 +7,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
@@ -70,6 +71,12 @@ class Settings(BaseSettings):
     sasl_password: SecretStr | None = Field(None, description="Password for the brokers, with a SASL protocol.")
     ssl_cafile: Path | None = Field(
         None, description="PEM file of the authority that signed the brokers' certificates."
+    )
+
+    kafka_client: Literal["kafka-python", "confluent"] = Field(
+        "kafka-python",
+        description="What reads the topic: kafka-python, or confluent, which is faster and takes pip install "
+        "'flexihash[confluent]'.",
     )
 
     # Model
@@ -157,6 +164,13 @@ class Settings(BaseSettings):
         if n_rows & (n_rows - 1):
             raise ValueError(f"must be a power of two, such as {1 << n_rows.bit_length()}")
         return n_rows
+
+    @field_validator("kafka_client")
+    @classmethod
+    def _check_client(cls, client: str) -> str:
+        if client == "confluent" and find_spec("confluent_kafka") is None:
+            raise ValueError("needs the package confluent-kafka: pip install 'flexihash[confluent]'")
+        return client
 
     @field_validator("ssl_cafile")
     @classmethod

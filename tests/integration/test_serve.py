@@ -209,10 +209,12 @@ def is_ingesting(status: LearnerStatus, begin: float) -> bool:
     return status.started_at > begin and status.state == "learning" and status.events_per_second > 0
 
 
+@pytest.mark.parametrize("client", ["kafka-python", "confluent"])
 def test_stopped_and_started_again_is_as_if_never_stopped(
-    service: Service, publisher: Publisher, broker: KafkaConnection, topic: str
+    launch: Launch, publisher: Publisher, broker: KafkaConnection, topic: str, client: str
 ) -> None:
     """Three SIGTERMs in the midst of ingest: all tensors are bit for bit the uninterrupted run's."""
+    service = launch(broker, topic, FLEXIHASH_KAFKA_CLIENT=client)
     n_events = 60_000
     events = (b"{" if number % 1000 == 7 else event for number, event in enumerate(encode(synthetic(n_events))))
     feeder = threading.Thread(target=replay, args=(events, publisher.send, 2_500.0))  # events come all the while

@@ -244,15 +244,22 @@ class Soak:
     """Runs segments against one broker."""
 
     def __init__(
-        self, kafka: ApacheKafka | None, connection: KafkaConnection, folder: Path, kinds: Sequence[str], report: Report
+        self,
+        kafka: ApacheKafka | None,
+        connection: KafkaConnection,
+        folder: Path,
+        kinds: Sequence[str],
+        extra: Mapping[str, str],
+        report: Report,
     ) -> None:
         self._kafka = kafka
         self._connection = connection
         self._folder = folder
         self._kinds = [kind for kind in kinds if kind != "broker" or kafka is not None]
+        self._extra = extra
         self._report = report
 
-    def run_segment(self, number: int, n_rounds: int, bug: str | None = None) -> None:
+    def run_segment(self, number: int, n_rounds: int) -> None:
         """One segment.
 
         Raises:
@@ -262,7 +269,7 @@ class Soak:
         n_partitions = 1 if number % 2 == 0 else 3
         topic = f"soak-{os.getpid()}-{self._report.seed}-{number}"
         create_topic(self._connection, topic, n_partitions)
-        service = Service(self._connection, topic, self._folder / topic, {BUG: bug} if bug else {})
+        service = Service(self._connection, topic, self._folder / topic, self._extra)
         feeder = Feeder(self._connection, topic, self._report.seed + number)
         try:
             service.start()
@@ -336,9 +343,18 @@ class Soak:
 
 
 def run(
-    rounds: int, seed: int, kinds: Sequence[str], folder: Path, bug: str | None = None, report_file: Path | None = None
+    rounds: int,
+    seed: int,
+    kinds: Sequence[str],
+    folder: Path,
+    extra: Mapping[str, str],
+    report_file: Path | None = None,
 ) -> Report:
-    """Runs so many rounds, until the first mismatch or SIGINT; each segment rewrites the report."""
+    """Runs so many rounds, until the first mismatch or SIGINT; each segment rewrites the report.
+
+    Args:
+        extra: environment variables for the service.
+    """
     home = os.environ.get("KAFKA_HOME")
     report = Report(seed, "Apache Kafka" if home else "Tansu")
     begin = time.monotonic()
@@ -351,12 +367,12 @@ def run(
         else:
             assert embedded is not None
             connection = KafkaConnection(embedded.__enter__().bootstrap_servers)
-        soak = Soak(kafka, connection, folder, kinds, report)
+        soak = Soak(kafka, connection, folder, kinds, extra, report)
         for number in itertools.count():
             if (left := rounds - report.rounds) <= 0:
                 break
             try:
-                soak.run_segment(number, min(SEGMENT_ROUNDS, left), bug)
+                soak.run_segment(number, min(SEGMENT_ROUNDS, left))
             except Mismatch as mismatch:
                 report.mismatches.append(f"segment {number}: {mismatch}")
                 break
@@ -381,10 +397,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=int(time.time()), help="of what is killed and when")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS), help="what is killed")
     parser.add_argument("--report", type=Path, help="a file for the report so far, rewritten after each segment")
+    parser.add_argument("--client", default="kafka-python", help="FLEXIHASH_KAFKA_CLIENT of the service")
     parser.add_argument("--bug", choices=BUGS, help="plant a bug, to see that it is found")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="flexihash-soak-"))
-    report = run(arguments.rounds, arguments.seed, arguments.kinds, folder, arguments.bug, arguments.report)
+    extra = {"FLEXIHASH_KAFKA_CLIENT": arguments.client, **({BUG: arguments.bug} if arguments.bug else {})}
+    report = run(arguments.rounds, arguments.seed, arguments.kinds, folder, extra, arguments.report)
     print(report.describe())
     if report.mismatches:
         print(f"logs and checkpoints: {folder}", file=sys.stderr)
