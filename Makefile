@@ -33,11 +33,12 @@ demo: $(READY) ## Learn real flights from an embedded broker while predicting th
 test: $(READY) ## Run all tests; those on Apache Kafka too where KAFKA_HOME names its folder
 	$(RUN) pytest
 
-check: $(READY) ## Check style, types and import directions
+check: $(READY) ## Check style, types, import directions, and the pinned packages for known vulnerabilities
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	$(RUN) tests.audit
 
 bench: $(READY) ## Measure quality beside VW and River, pooling beside torch's, decoding, and serving while learning
 	$(PIP) install -c constraints.txt vowpalwabbit
