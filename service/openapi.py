@@ -8,9 +8,14 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
+from consumer.wire import MAX_WEIGHT
+from model.config import Task
+from model.kernel import LABEL_LIMIT
 from service import messages, problems
 from service.bodies import JSON, NDJSON
+from service.settings import Settings
 
+METRICS = "/metrics"
 ANSWERS = (
     messages.Embeddings,
     messages.Predictions,
@@ -55,15 +60,16 @@ INSTANCES_BODY = {
         }
     },
 }
+EVENT_REFERENCE = {"$ref": "#/components/schemas/Event"}
 EVENTS_BODY = {
     "required": True,
     "content": {
         JSON: {
-            "schema": {"oneOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}, "minItems": 1}]},
+            "schema": {"oneOf": [EVENT_REFERENCE, {"type": "array", "items": EVENT_REFERENCE, "minItems": 1}]},
             "examples": {"one event": {"value": EVENT}, "several": {"value": [EVENT, EVENT]}},
         },
         NDJSON: {
-            "schema": {"type": "string", "description": "One event a line."},
+            "schema": {"type": "string", "format": "ndjson", "description": "One event a line."},
             "example": msgspec.json.encode(EVENT).decode() + "\n",
         },
     },
@@ -77,8 +83,31 @@ class DocumentedApp(FastAPI):
         """The OpenAPI document."""
         document = super().openapi()
         _, schemas = msgspec.json.schema_components(ANSWERS, ref_template="#/components/schemas/{name}")
-        document.setdefault("components", {}).setdefault("schemas", {}).update(schemas)
+        settings: Settings = self.state.parts.settings
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {}).update(schemas, Event=_describe_event(settings))
+        if settings.api_token is None:
+            components.pop("securitySchemes", None)
+        for path, operations in document["paths"].items():
+            if settings.api_token is None or (path == METRICS and settings.public_metrics):
+                for operation in operations.values():
+                    operation.pop("security", None)
         return document
+
+
+def _describe_event(settings: Settings) -> dict[str, Any]:
+    """The schema of an event, as these settings name its fields and its task takes labels."""
+    label: dict[str, Any] = {"type": ["number", "boolean", "null"], "maximum": LABEL_LIMIT, "minimum": -LABEL_LIMIT}
+    if settings.task is Task.BINARY:
+        label = {"enum": [0, 1, True, False, None]}
+    elif settings.task is Task.COUNTS:
+        label["minimum"] = 0
+    weight = {"type": ["number", "null"], "minimum": 0, "maximum": MAX_WEIGHT}
+    schema: dict[str, Any] = {"type": "object", "properties": {settings.label_field: label, "weight": weight}}
+    if settings.features_field:
+        schema["properties"][settings.features_field] = {"type": "object"}
+        schema["required"] = [settings.features_field]
+    return schema
 
 
 def describe_answers(answer: type, *statuses: int, status: int = 200) -> dict[int | str, dict[str, Any]]:

@@ -96,5 +96,9 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
         404: f"there is no {request.url.path}; /docs lists every route",
         405: f"{request.url.path} doesn't take {request.method}",
     }
-    problem = Problem(error.status_code, details.get(error.status_code, error.detail), headers=error.headers)
+    headers = dict(error.headers or {})
+    documented = request.app.openapi()["paths"].get(request.url.path)
+    if error.status_code == 405 and documented:  # the router itself names the methods of the path's first route only
+        headers["Allow"] = ", ".join(sorted(documented)).upper()
+    problem = Problem(error.status_code, details.get(error.status_code, error.detail), headers=headers)
     return render_problem(problem, request.state.request_id)

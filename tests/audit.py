@@ -1,6 +1,6 @@
 """Compares the pinned packages with the known vulnerabilities; goes on, and says so, where nobody answers about them.
 
-    python -m tests.audit [constraints.txt]
+python -m tests.audit [constraints.txt]
 """
 
 from __future__ import annotations

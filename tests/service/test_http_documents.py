@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
 from consumer.status import CheckpointStatus
 from service.messages import Embeddings, Predictions
@@ -86,9 +87,17 @@ def test_references_lead_somewhere(document: dict[str, Any]) -> None:
     assert references <= set(document["components"]["schemas"])
 
 
-def test_the_token_is_in_the_document_where_it_is_asked_for(document: dict[str, Any]) -> None:
+@pytest.mark.parametrize("public_metrics", [True, False])
+def test_the_token_is_in_the_document_where_it_is_asked_for(open_api: Any, public_metrics: bool) -> None:
+    document = open_api(api_token=SecretStr("t"), public_metrics=public_metrics).get("/openapi.json").json()
     secured = {route for route, call in operations(document).items() if call.get("security")}
-    assert secured == {route for route in OUR_ROUTES if route[1].startswith("/v1/")} | {("get", "/metrics")}
+    metrics = set() if public_metrics else {("get", "/metrics")}
+    assert secured == {route for route in OUR_ROUTES if route[1].startswith("/v1/")} | metrics
+
+
+def test_without_a_token_the_document_asks_for_none(document: dict[str, Any]) -> None:
+    assert not [call for call in operations(document).values() if "security" in call]
+    assert "securitySchemes" not in document["components"]
 
 
 def test_the_page_shows_every_route_with_a_curl() -> None:
