@@ -1,0 +1,128 @@
+"""Runs the benchmarks and writes what they find.
+
+    python -m bench                            # everything, in bench/results
+    python -m bench --only learning,http       # some sections, printed; nothing is written
+    python -m bench --check                    # everything, compared with the committed bench/results/latest.json
+    python -m bench --check FILE               # the results in FILE compared with the committed ones; runs nothing
+
+Exits 1 where a section fails, or where --check finds something worse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import multiprocessing
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.comparison import compare
+from bench.machine import describe_machine
+from bench.results import Row, Run, load, save, show
+
+SECTIONS = {
+    "learning": "from JSON bytes to the updated table on flights, and how well it predicts, beside the peers",
+    "quality": "progressive loss on public streams, beside the peers",
+    "decode": "from JSON bytes to hashed rows, beside msgspec alone",
+    "kafka": "from the topic to the table, beside the bare client",
+    "http": "predictions over HTTP, idle and under ingest, beside a bare route",
+    "checkpoint": "pause, duration, size, and recovery from SIGKILL",
+    "memory": "bytes a row, and both processes as distinct features grow to 10^8",
+    "pooling": "the library's pooling beside torch's and the upstream way",
+}
+"""Each is a module of this folder with `measure(say) -> Found`; each runs in a process of its own."""
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def run_section(name: str) -> tuple[list[Row], list[str]]:
+    """The section's rows, and what it left out; for a process of its own."""
+    module = importlib.import_module(f"bench.{name}")
+    start = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"  {time.monotonic() - start:5.0f} s  {text}", file=sys.stderr, flush=True)
+
+    rows, skipped = module.measure(say)
+    return rows, skipped
+
+
+def run(names: list[str]) -> Run:
+    """The sections in turn; one that fails does not stop the others."""
+    found = Run(describe_machine(), {}, [], [], {})
+    begin = time.monotonic()
+    for number, name in enumerate(names, 1):
+        print(f"[{number}/{len(names)}] {name}: {SECTIONS[name]}", file=sys.stderr, flush=True)
+        start = time.monotonic()
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as worker:
+            try:
+                rows, skipped = worker.submit(run_section, name).result()
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # SystemExit too: a section tells so what is missing
+                found.failed[name] = f"{type(error).__name__}: {error}"
+            else:
+                found.rows.extend(rows)
+                found.skipped.extend(f"{name}: {reason}" for reason in skipped)
+        found.seconds[name] = time.monotonic() - start
+        print(f"  {name} took {found.seconds[name]:.0f} s", file=sys.stderr, flush=True)
+    print(f"all took {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
+    return found
+
+
+def chosen(names: str) -> list[str]:
+    """The sections of a list of names split by commas, in their usual order.
+
+    Raises:
+        argparse.ArgumentTypeError: one is not known.
+    """
+    wanted = names.split(",")
+    unknown = sorted(set(wanted) - SECTIONS.keys())
+    if unknown:
+        raise argparse.ArgumentTypeError(f"no section {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    return [name for name in SECTIONS if name in wanted]
+
+
+def main() -> int:
+    """Runs, prints, writes or compares; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", type=chosen, metavar="A,B", help=f"sections: {', '.join(SECTIONS)}")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the results there")
+    parser.add_argument(
+        "--check",
+        nargs="?",
+        const=Path(),
+        type=Path,
+        metavar="FILE",
+        help="compare with the committed results: this file's, or without one those of a run",
+    )
+    arguments = parser.parse_args()
+    names = arguments.only or list(SECTIONS)
+    is_file = arguments.check is not None and arguments.check != Path()
+    committed = load(RESULTS / "latest.json") if arguments.check is not None else None
+    found = load(arguments.check) if is_file else run(names)
+    if not is_file:
+        show(found, Console())
+    out = arguments.out or (RESULTS if arguments.only is None and committed is None else None)
+    if out is not None:
+        save(found, out)
+        if "learning" in found.seconds:
+            from bench.plot import draw  # matplotlib
+
+            draw(found.rows, out / "quality-speed.png")
+        print(f"written: {out}", file=sys.stderr)
+    if committed is None:
+        return 1 if found.failed else 0
+    complaints = compare(committed.rows, found.rows, names if arguments.only else list(found.seconds))
+    print("\n".join(complaints) or "nothing is worse than the committed results")
+    return 1 if complaints or found.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
