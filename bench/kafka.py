@@ -16,7 +16,7 @@ from pathlib import Path
 from bench.processes import cpu_s, running
 from bench.results import Row
 from bench.topics import HAS_CONFLUENT, NO_CONFLUENT, broker, fill
-from consumer.kafka import KafkaConnection, open_client
+from consumer.kafka import MAX_FETCH_BYTES, KafkaConnection, open_client
 from kafka import KafkaConsumer, TopicPartition
 from model import kernel
 from model.tables import Tables
@@ -25,7 +25,7 @@ from producer.flights import flights
 from service.settings import Settings
 
 TOPIC = "flights"
-N_PASSES = 3  # of all flights, into the topic
+N_PASSES = 2  # of all flights, into the topic
 N_TURNS = 3
 POLL_RECORDS = 4096  # as the learner's
 POLL_S = 0.5
@@ -34,8 +34,15 @@ CLIENTS = ("kafka-python", "confluent")
 
 def read_by_kafka_python(servers: str, n: int) -> float:
     """Seconds for `n` records by a consumer set up as the learner's is, and nothing done with them."""
-    settings = {"enable_auto_commit": False, "check_crcs": True, "max_partition_fetch_bytes": 4 << 20}
-    consumer = open_client(KafkaConsumer, KafkaConnection(servers), **settings)
+    consumer = open_client(
+        KafkaConsumer,
+        KafkaConnection(servers),
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+        max_partition_fetch_bytes=MAX_FETCH_BYTES,
+        metrics_enabled=False,
+    )
     try:
         partition = TopicPartition(TOPIC, 0)
         consumer.assign([partition])
