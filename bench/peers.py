@@ -359,7 +359,7 @@ SLOW: tuple[Peer, ...] = (
         "FM",
         river(lambda: scaled(facto.FMClassifier(seed=SEED)), lambda: scaled(facto.FMRegressor(seed=SEED))),
         n_flights=40_000,
-        n_stream=10_000,
+        n_stream=5_000,
     ),
     Peer(
         "River",
@@ -379,7 +379,7 @@ SLOW: tuple[Peer, ...] = (
             lambda: scaled(forest.ARFRegressor(n_models=N_TREES, seed=SEED)),
         ),
         n_flights=10_000,
-        n_stream=6_000,
+        n_stream=3_000,
     ),
     Peer("scikit-learn", "SGD one by one", scikit_learn(1), n_flights=1_000, n_stream=500),
 )
@@ -389,22 +389,15 @@ JAVA: tuple[Peer, ...] = (
         f"ARF of {N_JAVA_TREES}",
         capymoa("AdaptiveRandomForestClassifier", "AdaptiveRandomForestRegressor"),
         n_flights=2_000,
-        n_stream=10_000,
+        n_stream=5_000,
     ),
     Peer(
         "CapyMOA",
         f"SRP of {N_JAVA_TREES}",
         capymoa("StreamingRandomPatches", None),
         n_flights=2_000,
-        n_stream=10_000,
+        n_stream=5_000,
         tasks=(Task.BINARY,),
-    ),
-    Peer(
-        "CapyMOA",
-        f"SOKNL of {N_JAVA_TREES}",
-        capymoa(None, "SOKNL"),
-        n_stream=10_000,
-        tasks=(Task.REGRESSION,),
     ),
 )
 """Regression trees of River have linear models in their leaves: they are scaled too."""
