@@ -89,7 +89,17 @@ def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
             better: Better | None = "lower" if name == OURS else None
             note = f"{statistics.mean(map(len, messages)):.0f} bytes"
             rows.append(
-                Row("decode", f"{kind}, {name}", "CPU time", median_us, "us/event", ratio, "to msgspec", better, note=note)
+                Row(
+                    "decode",
+                    f"{kind}, {name}",
+                    "CPU time",
+                    median_us,
+                    "us/event",
+                    ratio,
+                    "to msgspec",
+                    better,
+                    note=note,
+                )
             )
         say(kind)
     return rows, []

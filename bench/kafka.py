@@ -13,11 +13,12 @@ from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
 
+from kafka import KafkaConsumer, TopicPartition
+
 from bench.processes import cpu_s, running
 from bench.results import Row
 from bench.topics import HAS_CONFLUENT, NO_CONFLUENT, broker, fill
 from consumer.kafka import MAX_FETCH_BYTES, KafkaConnection, open_client
-from kafka import KafkaConsumer, TopicPartition
 from model import kernel
 from model.tables import Tables
 from producer.events import encode

@@ -14,7 +14,6 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,7 +172,9 @@ def _rows(
         note = "all" if n_events == n else f"first {n_events:,}"
         same = loss(Task.BINARY, ours.predictions[:n_events], labels[:n_events])
         rows += [
-            Row("learning", peer.case, "speed", speed, "events/s", our_speed / speed, "ours / this", "higher", note=note),
+            Row(
+                "learning", peer.case, "speed", speed, "events/s", our_speed / speed, "ours / this", "higher", note=note
+            ),
             Row("learning", peer.case, "log loss", losses[peer.case], "log loss", note=note),
             Row("learning", peer.case, "log loss of ours", same, "log loss", allowed_loss=ALLOWED_LOSS, note=note),
         ]

@@ -1,7 +1,7 @@
 """What memory it takes: bytes a row, and both processes as distinct features grow from 10^4 to 10^8.
 
-The events hold 100 features that no event had before. Kafka is left out, to feed them fast: a process of its own decodes
-and learns them as the learner does, on tables that a real API process has attached and answers from meanwhile.
+The events hold 100 features that no event had before. Kafka is left out, to feed them fast: a process of its own
+decodes and learns them as the learner does, on tables that a real API process has attached and answers from meanwhile.
 `python -m bench.memory FOLDER` is the learning process.
 """
 

@@ -97,9 +97,7 @@ def vw_features(features: Mapping[str, Any]) -> Iterator[str]:
 def vw_json(task: Task, messages: Sequence[bytes]) -> list[str]:
     """Messages in the JSON shape that VW's own parser takes."""
     events = map(parse, messages)
-    return [
-        msgspec.json.encode({"_label": vw_label(task, event), "f": event["features"]}).decode() for event in events
-    ]
+    return [msgspec.json.encode({"_label": vw_label(task, event), "f": event["features"]}).decode() for event in events]
 
 
 def vw_arguments(task: Task, options: str) -> str:

@@ -173,8 +173,10 @@ def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
     return rows, skipped
 
 
-def _rows(stream: Stream, ours: NDArray[np.float64], labels: NDArray[np.float64], losses: dict[Any, float]) -> list[Row]:
-    """Ours, then each library's best configuration for each number of events that some of its peers were given."""
+def _rows(
+    stream: Stream, ours: NDArray[np.float64], labels: NDArray[np.float64], losses: dict[Any, float]
+) -> list[Row]:
+    """Ours, then every peer, beside ours on as many events as it was given."""
     from bench.learning import loss
 
     metric = metric_of(stream.task)
@@ -190,7 +192,9 @@ def _rows(stream: Stream, ours: NDArray[np.float64], labels: NDArray[np.float64]
         same = score_ours(n)
         note = "all" if n == len(labels) else f"first {n:,}, ours {same:.4f}"
         ratio = value / same if np.isfinite(value) else None
-        rows.append(Row("quality", f"{stream.name}, {peer.case}", metric, value, metric, ratio, "this / ours", note=note))
+        rows.append(
+            Row("quality", f"{stream.name}, {peer.case}", metric, value, metric, ratio, "this / ours", note=note)
+        )
     return rows
 
 
