@@ -29,7 +29,7 @@ NO_CONFLUENT = "confluent-kafka is not installed: pip install -c constraints.txt
 
 @contextmanager
 def broker() -> Iterator[str]:
-    """Bootstrap servers: of Apache Kafka where KAFKA_HOME names a folder with `bin/kafka-server PORT FOLDER`, or Tansu."""
+    """Servers of Apache Kafka, where KAFKA_HOME names a folder with `bin/kafka-server PORT FOLDER`, or of Tansu."""
     home = os.environ.get("KAFKA_HOME")
     if not home:
         with EmbeddedBroker() as embedded:
