@@ -1,29 +1,30 @@
 """A flame graph of the learner at work: `python -m bench.profile [--out profile.svg]`.
 
-py-spy looks into `flexihash learn -`, which learns flights over and over, from outside, once it has started. Frames
-below Python are shown too: the kernels are compiled as they are loaded and so have no symbols; they appear as addresses
-above the line of Python that calls them, such as `learn (model/learner.py)` or `scan (consumer/scan.py)`.
+py-spy looks into `flexihash learn FILE`, which learns flights several times over, from outside, once it has started.
+Frames below Python are shown too: the kernels are compiled as they are loaded and so have no symbols; they appear as
+addresses above the line of Python that calls them, such as `learn (model/learner.py)` or `scan (consumer/scan.py)`.
 """
 
 from __future__ import annotations
 
 import argparse
-import fcntl
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
-from itertools import cycle
+from itertools import chain, repeat
 from pathlib import Path
-from threading import Thread
 
 from producer.events import encode
+from producer.files import write
 from producer.flights import flights
 
-SECONDS = 10
-SAMPLES_PER_S = 100
-BEGUN_BYTES = 4 << 20  # taken by the learner, pipe and buffers apart: it has started
-PIPE_BYTES = 1 << 20
+N_PASSES = 8  # over all flights: 0.5 GB, which is learned in longer than SECONDS
+SECONDS = 5  # fewer where the learner comes to its end before
+SAMPLES_PER_S = 200
+BEGUN_BYTES = 1 << 20  # read by the learner: it has started
+LOOK_S = 0.02
 START_TIMEOUT_S = 120.0  # with kernels to compile
 TIMEOUT_S = 120.0
 DENIED = """
@@ -34,23 +35,14 @@ py-spy could not look into the learner. It needs the right to ptrace:
 """
 
 
-class Feed(Thread):
-    """Writes flights to a pipe until it is closed."""
-
-    def __init__(self, learner: subprocess.Popen[bytes]) -> None:
-        super().__init__(daemon=True)
-        self.n_bytes = 0
-        self._learner = learner
-        self._data = b"\n".join(encode(flights())) + b"\n"
-
-    def run(self) -> None:
-        assert self._learner.stdin is not None
-        fcntl.fcntl(self._learner.stdin, fcntl.F_SETPIPE_SZ, PIPE_BYTES)  # so that the learner need not wait
-        step = PIPE_BYTES // 4
-        with suppress(BrokenPipeError, ValueError):
-            for begin in cycle(range(0, len(self._data), step)):
-                self._learner.stdin.write(self._data[begin : begin + step])
-                self.n_bytes += step
+def position(pid: int, path: Path) -> int:
+    """How far a process has read in a file; 0 where it has not opened it."""
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            if link.resolve() == path:
+                info = Path(f"/proc/{pid}/fdinfo/{link.name}").read_text()
+                return int(info.partition("pos:")[2].split()[0])
+    return 0
 
 
 def main() -> int:
@@ -61,20 +53,21 @@ def main() -> int:
     py_spy = Path(sys.executable).with_name("py-spy")
     if not py_spy.exists():
         raise SystemExit("py-spy is not installed: pip install -c constraints.txt 'flexihash[bench]'")
-    command = [sys.executable, "-P", "-m", "service", "learn", "-", "--json"]
-    learner = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
-    try:
-        feed = Feed(learner)
-        feed.start()
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while feed.n_bytes < BEGUN_BYTES:
-            if learner.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit("the learner does not begin to learn")
-            time.sleep(0.1)
-        return record(py_spy, learner.pid, out)
-    finally:
-        learner.kill()
-        learner.wait()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder).resolve() / "flights.ndjson"
+        write(chain.from_iterable(repeat(list(encode(flights())), N_PASSES)), path)
+        command = [sys.executable, "-P", "-m", "service", "learn", str(path), "--json"]
+        learner = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + START_TIMEOUT_S
+            while position(learner.pid, path) < BEGUN_BYTES:
+                if learner.poll() is not None or time.monotonic() > deadline:
+                    raise SystemExit("the learner does not begin to learn")
+                time.sleep(LOOK_S)
+            return record(py_spy, learner.pid, out)
+        finally:
+            learner.kill()
+            learner.wait()
 
 
 def record(py_spy: Path, pid: int, out: Path) -> int:
