@@ -40,12 +40,16 @@ check: $(READY) ## Check style, types, import directions, and the pinned package
 	.venv/bin/lint-imports
 	$(RUN) tests.audit
 
-bench: $(READY) ## Measure quality beside VW and River, pooling beside torch's, decoding, and serving while learning
-	$(PIP) install -c constraints.txt vowpalwabbit
-	$(RUN) bench.quality --peers fast
-	$(RUN) bench.pooling
-	$(RUN) bench.decode
-	$(RUN) bench.serving
+BENCH := .venv/.bench
+$(BENCH): $(READY)
+	$(PIP) install -c constraints.txt -e '.[bench]'
+	touch $@
+
+bench: $(BENCH) ## Measure speed and quality beside the peers into bench/results (under 15 minutes on two idle cores)
+	$(RUN) bench
+
+profile: $(BENCH) ## Draw a flame graph of the learner on flights: profile.svg
+	$(RUN) bench.profile
 
 up: ## Start Kafka, the service and the test producer in containers
 	DOCKER_BUILDKIT=1 COMPOSE_DOCKER_CLI_BUILD=1 $(COMPOSE) up -d --build
@@ -63,4 +67,4 @@ soak: $(READY) ## Kill the service ROUNDS times on a real broker, and compare wi
 clean: ## Remove .venv and everything built
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup scatter demo test check bench up down test-docker soak clean
+.PHONY: help setup scatter demo test check bench profile up down test-docker soak clean

@@ -1,4 +1,4 @@
-"""How fast do JSON bytes become hashed rows? `python -m bench.decode [--json]`, about fifteen seconds.
+"""How fast do JSON bytes become hashed rows? `python -m bench --only decode`, about fifteen seconds.
 
 Polls of 2,000 messages, of two kinds: real flights (nine strings and an integer), and ten floats in full length. The
 ways, each with all that it needs:
@@ -12,17 +12,15 @@ All ways take turns in one process on one thread; each figure is the median of t
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import statistics
 import time
 from collections.abc import Callable
 from itertools import islice
-from typing import Any
 
 import msgspec
 
+from bench.results import Better, Row
 from consumer.wire import EventDecoder, EventFormat
 from model.config import Task
 from model.features import hash_features
@@ -34,6 +32,7 @@ N_POLLS = 5
 N_TURNS = 21
 N_ROWS = 1 << 18
 YARDSTICK = "msgspec only"
+OURS = "decode"
 
 
 def make_numbers() -> list[bytes]:
@@ -59,7 +58,7 @@ def make_ways() -> dict[str, Callable[[list[bytes]], object]]:
     def parse_and_hash(messages: list[bytes]) -> object:
         return hash_features([decoder.decode_one(message).features for message in messages], N_ROWS)
 
-    return {YARDSTICK: parse_only, "parsed": parse_and_hash, "decode": decoder.decode}
+    return {YARDSTICK: parse_only, "parsed": parse_and_hash, OURS: decoder.decode}
 
 
 def time_ways_us(messages: list[bytes]) -> dict[str, float]:
@@ -77,40 +76,30 @@ def time_ways_us(messages: list[bytes]) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in times_us.items()}
 
 
-def measure() -> list[dict[str, Any]]:
-    """One result for each kind of event."""
-    results = []
+def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
+    """Every way for each kind of event."""
+    rows = []
     for kind, messages in {
         "flights": list(islice(encode(flights()), N_POLLS * POLL_MESSAGES)),
-        "numbers": make_numbers(),
+        "ten floats": make_numbers(),
     }.items():
         medians_us = time_ways_us(messages)
-        results.append(
-            {
-                "kind": kind,
-                "bytes": statistics.mean(map(len, messages)),
-                "median_us": medians_us,
-                "of_msgspec": {name: median / medians_us[YARDSTICK] for name, median in medians_us.items()},
-            }
-        )
-    return results
-
-
-def main() -> None:
-    """Print the results as a table, or as one line of JSON."""
-    parser = argparse.ArgumentParser(description="Time decoding by stage, in one run.")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    as_json = parser.parse_args().json
-    results = measure()
-    if as_json:
-        print(json.dumps({"poll_messages": POLL_MESSAGES, "results": results}))
-        return
-    print(f"polls of {POLL_MESSAGES} messages, one thread; median CPU us a message, and as a share of msgspec's\n")
-    for result in results:
-        print(f"{result['kind']}, {result['bytes']:.0f} bytes each")
-        for name, median_us in result["median_us"].items():
-            print(f"  {name:<20}{median_us:9.3f}{result['of_msgspec'][name]:8.2f}")
-
-
-if __name__ == "__main__":
-    main()
+        for name, median_us in medians_us.items():
+            ratio = median_us / medians_us[YARDSTICK]
+            better: Better | None = "lower" if name == OURS else None
+            note = f"{statistics.mean(map(len, messages)):.0f} bytes"
+            rows.append(
+                Row(
+                    "decode",
+                    f"{kind}, {name}",
+                    "CPU time",
+                    median_us,
+                    "us/event",
+                    ratio,
+                    "to msgspec",
+                    better,
+                    note=note,
+                )
+            )
+        say(kind)
+    return rows, []

@@ -1,4 +1,4 @@
-"""How fast is pooling by sum? `python -m bench.pooling [--json]`, about ten seconds.
+"""How fast is pooling by sum? `python -m bench --only pooling`, about ten seconds.
 
 4096 dicts of 5 features are embedded, at 16 and at 128 dims, in a table of 2^18 rows:
 
@@ -11,19 +11,17 @@ scatter by sum. All ways take turns in one process, in a new order each turn, on
 of that thread's CPU time, which is what a clock shows on an idle machine and changes little on a busy one.
 """
 
-import argparse
-import json
 import random
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from sklearn.feature_extraction import FeatureHasher
 from torch import Tensor, nn
 
+from bench.results import Row
 from flexi_hash_embedding import FlexiHashEmbedding, hash_rows
 from flexi_hash_embedding.pooling import TORCH_SCATTER
 
@@ -110,36 +108,20 @@ def time_ways_ms(ways: dict[str, Way], n_turns: int) -> dict[str, float]:
     return {name: statistics.median(times) for name, times in times_ms.items()}
 
 
-def measure() -> list[dict[str, Any]]:
-    """Return one result for each number of dims and each of N_TURNS."""
+def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
+    """Every way for each number of dims and each of N_TURNS."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     X = make_features()
-    results = []
+    rows = []
     for dim in DIMS:
         ways = make_ways(FlexiHashEmbedding(N_ROWS, dim), X)
         for what, n_turns in N_TURNS.items():
             medians_ms = time_ways_ms(ways[what], n_turns)
-            ratios = {name: median / medians_ms[UPSTREAM] for name, median in medians_ms.items()}
-            results.append({"what": what, "dim": dim, "median_ms": medians_ms, "of_upstream": ratios})
-    return results
-
-
-def main() -> None:
-    """Print the results as a table, or as one line of JSON."""
-    parser = argparse.ArgumentParser(description="Time pooling by sum against the other ways, in one run.")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    as_json = parser.parse_args().json
-    results = measure()
-    if as_json:
-        print(json.dumps({"bags": N_BAGS, "features_per_bag": N_FEATURES_PER_BAG, "results": results}))
-        return
-    print(f"{N_BAGS} rows x {N_FEATURES_PER_BAG} features, one thread; median CPU ms, and as a share of upstream's\n")
-    for result in results:
-        print(f"{result['what']}, {result['dim']} dims")
-        for name, median_ms in result["median_ms"].items():
-            print(f"  {name:<46}{median_ms:9.3f}{result['of_upstream'][name]:8.2f}")
-
-
-if __name__ == "__main__":
-    main()
+            for name, median in medians_ms.items():
+                ratio, better = medians_ms[OURS] / median, None if name == OURS else "lower"
+                case = f"{what}, {dim} dims, {name}"
+                rows.append(Row("pooling", case, "CPU time", median, "ms", ratio, "ours / this", better))
+            say(f"{what}, {dim} dims")
+    absent = "torch-scatter is not installed: make scatter compiles it, in 4 minutes"
+    return rows, [] if TORCH_SCATTER is not None else [absent]

@@ -32,6 +32,7 @@ from typing import Any
 import httpx
 import numpy as np
 
+from bench.topics import broker, fill
 from consumer.kafka import KafkaConnection
 from consumer.publisher import Publisher
 from consumer.status import LearnerStatus, read_status
@@ -39,7 +40,6 @@ from model import kernel
 from model.tables import Tables
 from producer import encode, replay
 from producer.events import Event
-from service.embedded_broker import EmbeddedBroker
 
 TOPIC = "visits"
 PORT = 18_439
@@ -112,13 +112,6 @@ class Service:
         shutil.rmtree(self.memory, ignore_errors=True)
 
 
-def publish(publisher: Publisher, seed: int) -> None:
-    """A backlog."""
-    for event in encode(islice(visits(seed), N_BACKLOG)):
-        publisher.send(event)
-    publisher.flush()
-
-
 def measure_checkpoint(service: Service, at_event: int) -> dict[str, Any]:
     """Saves one in the midst of ingest."""
     service.wait(lambda: service.status().events >= at_event)
@@ -161,15 +154,14 @@ def measure_recovery(service: Service) -> dict[str, float]:
 
 def run(n_rows: int, n_rounds: int) -> dict[str, Any]:
     """Both checkpoints, then the rounds."""
-    with EmbeddedBroker() as broker, tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        publisher = Publisher(KafkaConnection(broker.bootstrap_servers), TOPIC)
-        publisher.create_topic()
-        publish(publisher, seed=0)
-        service = Service(broker.bootstrap_servers, n_rows, Path(folder))
+    with broker() as servers, tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        fill(servers, TOPIC, encode(islice(visits(0), N_BACKLOG)))
+        publisher = Publisher(KafkaConnection(servers), TOPIC)
+        service = Service(servers, n_rows, Path(folder))
         try:
             checkpoints = [measure_checkpoint(service, N_BACKLOG // 4)]
             with held(service.status().pid):  # so that producer and learner do not share the cores
-                publish(publisher, seed=1)
+                fill(servers, TOPIC, encode(islice(visits(1), N_BACKLOG)))
             checkpoints.append(measure_checkpoint(service, N_BACKLOG + N_BACKLOG // 4))
             with trickling(publisher, seed=2):
                 rounds = [measure_recovery(service) for _ in range(n_rounds)]

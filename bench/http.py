@@ -1,0 +1,213 @@
+"""Predictions over HTTP, at rest and while the learner works through a backlog, beside a bare route.
+
+Real parts: a broker, `flexihash serve`, a client in a process of its own. Latency is that of one connection, which asks
+for one answer after the other; the rate is that of eight at once. First comes ingest, for as long as the backlog lasts,
+then rest, in turns with the bare route, which is one process with the API's own server settings.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from itertools import chain, repeat
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from bench.load import HOST, Load, name_client, send
+from bench.processes import Service, running
+from bench.results import Row
+from bench.topics import HAS_CONFLUENT, broker, fill
+from producer.events import encode
+from producer.flights import flights
+
+TOPIC = "flights"
+N_PASSES = 6 if HAS_CONFLUENT else 3  # of all flights in the backlog: learning must last for four measurements
+N_TURNS = 3  # at rest
+WORKERS = (1, 2)
+N_INSTANCES = (1, 100)
+N_CONNECTIONS = {"latency": 1, "rate": 8}
+SECONDS = 2.0
+N_BODIES = 100
+SETTLE_S = 1.0
+N_LOOKS = 20  # new connections that must all be answered before the first measurement
+
+
+class Case(NamedTuple):
+    """One kind of load: what each request holds, and whether latency or rate is looked at."""
+
+    n_instances: int
+    kind: str
+
+
+CASES = [Case(n_instances, kind) for n_instances in N_INSTANCES for kind in N_CONNECTIONS]
+
+
+def make_bodies() -> dict[int, list[bytes]]:
+    """Requests of so many instances, all different flights."""
+    features = [flight["features"] for flight in flights(N_BODIES * max(N_INSTANCES))]
+    return {
+        n: [json.dumps({"instances": features[k * n : (k + 1) * n]}).encode() for k in range(N_BODIES)]
+        for n in N_INSTANCES
+    }
+
+
+def run_case(port: int, bodies: dict[int, list[bytes]], case: Case) -> Load:
+    """One measurement."""
+    return send(port, bodies[case.n_instances], N_CONNECTIONS[case.kind], SECONDS)
+
+
+def free_port() -> int:
+    """One that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextmanager
+def bare_route() -> Iterator[int]:
+    """The port of the constant route, while it is served."""
+    port = free_port()
+    process = subprocess.Popen([sys.executable, "-m", "bench.constant", str(port)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            with closing(socket.socket()) as probe:
+                if probe.connect_ex((HOST, port)) == 0:
+                    break
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit("the bare route is not served")
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def under_ingest(service: Service, port: int, n: int, run: Callable[[Case], Load]) -> tuple[dict[Case, Load], float]:
+    """The cases that ended before the backlog did, and the events learned a second meanwhile."""
+
+    def is_ready() -> bool:
+        """Whether whoever takes a new connection answers, again and again: any of the workers may take it."""
+        try:
+            return service.status().events > 0 and all(
+                httpx.get(f"http://{HOST}:{port}/readyz", timeout=5).status_code == 200 for _ in range(N_LOOKS)
+            )
+        except httpx.TransportError:
+            return False
+
+    service.wait(is_ready)
+    found = {}
+    start, before, rate = time.perf_counter(), service.status().events, 0.0
+    for case in CASES:
+        load = run(case)
+        if service.status().events >= n:
+            break
+        found[case] = load
+        rate = (service.status().events - before) / (time.perf_counter() - start)
+    return found, rate
+
+
+def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
+    """Every number of workers in turn, each on a service that begins at the topic's first record."""
+    bodies, messages = make_bodies(), list(encode(flights()))
+    n = N_PASSES * len(messages)
+    rows: list[Row] = []
+    skipped: list[str] = []
+    with broker() as servers, tempfile.TemporaryDirectory() as folder, bare_route() as bare_port:
+        fill(servers, TOPIC, chain.from_iterable(repeat(messages, N_PASSES)))
+        del messages
+        say(f"{n:,} records are in the topic; the client is {name_client()}")
+        bare: dict[Case, list[Load]] = {case: [] for case in CASES}
+        for workers in WORKERS:
+            port = free_port()
+            settings: dict[str, object] = {
+                "bootstrap_servers": servers, "topic": TOPIC, "port": port, "workers": workers,
+            }  # fmt: skip
+            with running(["service", "serve"], settings, Path(folder, str(workers))) as service:
+                busy, rate = under_ingest(service, port, n, lambda case: run_case(port, bodies, case))  # noqa: B023
+                say(
+                    f"{workers} workers, under ingest of {rate:,.0f} events/s: {len(busy)} of {len(CASES)} measurements"
+                )
+                service.wait(lambda: service.status().events >= n)
+                time.sleep(SETTLE_S)
+                idle: dict[Case, list[Load]] = {case: [] for case in CASES}
+                for _ in range(N_TURNS):
+                    for case in CASES:
+                        idle[case].append(run_case(port, bodies, case))
+                        if workers == 1:
+                            bare[case].append(run_case(bare_port, bodies, case))
+                say(f"{workers} workers, idle")
+            rows += service_rows(workers, idle, busy, rate, bare)
+            skipped += [
+                f"{workers} workers, {case.n_instances} instances, {case.kind} under ingest: the backlog was too short"
+                for case in CASES
+                if case not in busy
+            ]
+    rows += [row for case in CASES for row in load_rows("bare route", case, bare[case])]
+    return rows, skipped
+
+
+def name_workers(workers: int) -> str:
+    return f"{workers} worker" + ("s" if workers > 1 else "")
+
+
+def median_of(loads: Iterable[Load], field: str) -> float:
+    """Over the turns."""
+    return float(statistics.median(getattr(load, field) for load in loads))
+
+
+def rate_of(loads: Iterable[Load]) -> float:
+    """Requests a second, the median turn."""
+    return statistics.median(load.n_requests / load.seconds for load in loads)
+
+
+def load_rows(
+    who: str, case: Case, loads: list[Load], yardstick: list[Load] | None = None, what: str = "", compare: str = ""
+) -> list[Row]:
+    """Predictions a second, or three percentiles of latency; as ratios to the yardstick.
+
+    Args:
+        compare: the measures whose ratio `--check` looks at.
+    """
+    name = f"{who}, {case.n_instances} a request"
+    if case.kind == "rate":
+        rate = rate_of(loads)
+        ratio = rate / rate_of(yardstick) if yardstick else None
+        better = "higher" if "rate" in compare.split() else None
+        return [Row("http", name, "rate", rate * case.n_instances, "predictions/s", ratio, what, better)]
+    rows = []
+    for field, measure in (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9")):
+        value = median_of(loads, field)
+        ratio = value / median_of(yardstick, field) if yardstick else None
+        better = "lower" if measure in compare.split() else None
+        rows.append(Row("http", name, measure, value, "ms", ratio, what, better))
+    return rows
+
+
+def service_rows(
+    workers: int,
+    idle: dict[Case, list[Load]],
+    busy: dict[Case, Load],
+    rate: float,
+    bare: dict[Case, list[Load]],
+) -> list[Row]:
+    """At rest against the bare route, and under ingest against rest."""
+    who = name_workers(workers)
+    rows = []
+    for case in CASES:
+        rows += load_rows(f"{who}, idle", case, idle[case], bare[case], "to the bare route", "rate p50")
+    for case, load in busy.items():
+        rows += load_rows(f"{who}, under ingest", case, [load], idle[case], "to idle", "rate p50 p99")
+    if busy:
+        rows.append(Row("http", f"{who}, under ingest", "learning", rate, "events/s"))
+    return rows
