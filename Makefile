@@ -60,6 +60,14 @@ down: ## Stop the containers; what was learned stays
 test-docker: $(READY) ## Try the containers for real; needs a Docker engine
 	TEST_DOCKER=1 $(RUN) pytest tests/docker
 
+BROWSER := .venv/.browser
+$(BROWSER): $(READY)
+	$(PIP) install -c constraints.txt -e '.[browser]'
+	touch $@
+
+test-browser: $(BROWSER) ## Try the documentation page in Chromium, which CHROMIUM names (/usr/bin/chromium)
+	$(RUN) pytest tests/browser
+
 ROUNDS ?= 100
 soak: $(READY) ## Kill the service ROUNDS times on a real broker, and compare with the log
 	$(RUN) tests.recovery.soak --rounds $(ROUNDS)
@@ -67,4 +75,4 @@ soak: $(READY) ## Kill the service ROUNDS times on a real broker, and compare wi
 clean: ## Remove .venv and everything built
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup scatter demo test check bench profile up down test-docker soak clean
+.PHONY: help setup scatter demo test check bench profile up down test-docker test-browser soak clean
