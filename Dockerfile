@@ -24,8 +24,8 @@ RUN MAX_JOBS=1 FORCE_ONLY_CPU=1 pip install --no-cache-dir --no-build-isolation 
 
 COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
-    python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*project['dependencies'], *project['optional-dependencies']['demo'], sep='\n')" > requirements.txt \
+    python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; extras = project['optional-dependencies']; \
+print(*project['dependencies'], *extras['demo'], *extras['confluent'], sep='\n')" > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt \
     && pip check \
     && torch=$(python -c "import torch; print(torch.__path__[0])") \
