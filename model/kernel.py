@@ -145,9 +145,7 @@ BIAS = 4
 BIAS_VARIANCE = BIAS + N_EXPERTS
 QUICK_BIAS = BIAS_VARIANCE + N_EXPERTS
 QUICK_BIAS_VARIANCE = QUICK_BIAS + 1
-RESIDUAL = (
-    QUICK_BIAS_VARIANCE + 1
-)  # running squared error (regression) or pinball loss (quantile) an expert, then the mixture's
+RESIDUAL = QUICK_BIAS_VARIANCE + 1  # running squared error, or pinball loss, of each expert and of the mixture
 MIX = RESIDUAL + N_EXPERTS + 1  # mixing weights
 MIX_COVARIANCE = MIX + N_EXPERTS  # (N_EXPERTS, N_EXPERTS), row by row
 CURVE = MIX_COVARIANCE + N_EXPERTS * N_EXPERTS  # the calibration curve's values at its knots

@@ -134,7 +134,7 @@ def _splat(n_lanes: int) -> Any:
     return intrinsic(splat)
 
 
-splat8, splat16 = _splat(8), _splat(16)
+splat16: Any = _splat(16)
 
 
 def shuffled(lanes: Sequence[int], n_from: int) -> Any:
