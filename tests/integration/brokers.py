@@ -179,6 +179,21 @@ class ApacheKafka:
         ]
 
 
+def describe_connection(connection: KafkaConnection) -> dict[str, str]:
+    """Environment variables that have the service connect so."""
+    settings = {
+        "BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+        "SECURITY_PROTOCOL": connection.security_protocol,
+        "SASL_MECHANISM": connection.sasl_mechanism,
+        "SASL_USERNAME": connection.username,
+        "SASL_PASSWORD": connection.password,
+        "SSL_CAFILE": connection.ssl_cafile,
+        "SSL_CERTFILE": connection.ssl_certfile,
+        "SSL_KEYFILE": connection.ssl_keyfile,
+    }
+    return {f"FLEXIHASH_{name}": value for name, value in settings.items() if value is not None}
+
+
 @contextlib.contextmanager
 def administer(connection: KafkaConnection) -> Iterator[Any]:
     """kafka-python's admin client, for what the service never does."""

@@ -42,7 +42,7 @@ from model.saving import Saver
 from model.tables import Tables
 from service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import USERNAME, ApacheKafka
-from tests.integration.test_serve import Service
+from tests.integration.served import Service
 
 PATIENCE_S = 60.0
 NOW_MS = int(time() * 1000)

@@ -9,7 +9,7 @@ from consumer.kafka import KafkaConnection, create_topic, topic_exists
 from consumer.publisher import Publisher
 from service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka
-from tests.integration.test_serve import Launch, Service
+from tests.integration.served import Launch, Service
 
 N_EVENTS = 40
 
