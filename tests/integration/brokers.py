@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import UserScramCredentialUpsertion
 
 from consumer.errors import BrokerUnavailable, TopicNotFound
@@ -27,6 +27,7 @@ from consumer.kafka import SECURITY_PROTOCOLS, KafkaConnection, topic_exists
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0  # 5 s on an idle machine
+PATIENCE_S = 60.0  # far more than a broker takes for anything
 USERNAME, PASSWORD = "learner", "correct horse"
 LOGIN_MODULES = {
     "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule required"
@@ -202,6 +203,28 @@ def administer(connection: KafkaConnection) -> Iterator[Any]:
         yield admin
     finally:
         admin.close()
+
+
+def delete_topic(connection: KafkaConnection, topic: str) -> None:
+    """Returns once it is gone."""
+    with administer(connection) as admin:
+        admin.delete_topics([topic])
+    deadline = monotonic() + PATIENCE_S
+    while topic_exists(connection, topic):
+        assert monotonic() < deadline, f"{topic} is still there"
+        sleep(0.05)
+
+
+def delete_records(connection: KafkaConnection, topic: str, before: int) -> None:
+    """Of partition 0, as retention does."""
+    with administer(connection) as admin:
+        admin.delete_records({TopicPartition(topic, 0): before})
+
+
+def add_partitions(connection: KafkaConnection, topic: str, n_partitions: int) -> None:
+    """Until there are so many."""
+    with administer(connection) as admin:
+        admin.create_partitions({topic: n_partitions})
 
 
 def _free_ports(n: int) -> list[int]:

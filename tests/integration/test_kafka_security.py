@@ -36,6 +36,7 @@ from tests.integration.brokers import (
     ApacheKafka,
     Certificates,
     administer,
+    delete_topic,
 )
 from tests.integration.served import READY_S, Launch
 
@@ -303,9 +304,7 @@ def test_the_documented_rights_are_enough_and_each_is_needed(closed: ApacheKafka
 
     def make_letters() -> None:
         if topic_exists(own, f"{topic_name}.dlq"):
-            with administer(own) as admin:
-                admin.delete_topics([f"{topic_name}.dlq"])
-            wait_until(lambda: not topic_exists(own, f"{topic_name}.dlq"), "deleted")
+            delete_topic(own, f"{topic_name}.dlq")
         reject(connection, topic_name)
 
     def hold_fence() -> None:
