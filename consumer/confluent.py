@@ -149,6 +149,8 @@ def _settings(connection: KafkaConnection) -> dict[str, Any]:
         "sasl.username": connection.username,
         "sasl.password": connection.password,
         "ssl.ca.location": connection.ssl_cafile,
+        "ssl.certificate.location": connection.ssl_certfile,
+        "ssl.key.location": connection.ssl_keyfile,
         "client.id": "flexihash",
         "group.id": "flexihash",  # there must be one; nothing joins it, as partitions are assigned
         "enable.auto.commit": False,

@@ -4,6 +4,7 @@ ConsumerError
 ├── BrokerUnavailable        retriable   no broker answers, or it lost the connection
 ├── ClientFailed             retriable   the Kafka client broke down; it is rebuilt where it stood
 ├── AccessDenied                         wrong credentials, or no right to the topic
+├── BrokerUntrusted                      its certificate is not one of a broker that we trust
 ├── BrokerRefused                        the broker answered, and its answer is no
 ├── ConnectionSettingsError              the connection is described wrongly
 ├── TopicNotFound                        the topic does not exist
@@ -49,6 +50,10 @@ class ClientFailed(ConsumerError):
 
 class AccessDenied(ConsumerError):
     """Wrong credentials, or no right to the topic."""
+
+
+class BrokerUntrusted(ConsumerError):
+    """The broker's certificate is of another host, has run out, or is signed by nobody whom we trust."""
 
 
 class BrokerRefused(ConsumerError):

@@ -9,6 +9,7 @@ What shaped this, all of it read in kafka-python 3.0.12 or seen by experiment:
 - `allow_auto_create_topics=False` is not passed on to where it counts, so that a consumer's or producer's refresh of
   its metadata brings a deleted topic back; `open_client` sets it there.
 - A client that fails to connect in its constructor leaves its thread and sockets behind; `open_client` closes them.
+- What a broker says last, before it hangs up, is thrown away where both are there at once: such as why a login failed.
 - Lists of end offsets may come back too low (Tansu gives the last batch's first offset plus one), while the high
   watermark of a fetch is right. And an offset beyond the end is silence on Tansu, an error on Apache Kafka.
 """
@@ -16,8 +17,10 @@ What shaped this, all of it read in kafka-python 3.0.12 or seen by experiment:
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -25,7 +28,9 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
     AuthorizationError,
     CorruptRecordError,
+    IllegalSaslStateError,
     IllegalStateError,
+    InvalidReceiveError,
     KafkaConfigurationError,
     KafkaError,
     KafkaTimeoutError,
@@ -44,6 +49,7 @@ from consumer.errors import (
     AccessDenied,
     BrokerRefused,
     BrokerUnavailable,
+    BrokerUntrusted,
     ClientFailed,
     ConnectionSettingsError,
     ConsumerError,
@@ -53,6 +59,7 @@ from consumer.errors import (
     TopicNotFound,
 )
 from consumer.source import Fetch, Identity, OnLost, Record, StartAt
+from consumer.tls import NO_PASSPHRASE, check_certificates, check_identity
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +70,8 @@ MAX_POLL_S = 0.5  # a poll cannot be woken, and a stop signal must not wait long
 SILENCE_S = 30.0  # of a broker that has records left to send
 PROBE_S = 5.0  # for a log's end: a fetch at the end is answered after 0.5 s
 MAX_FETCH_BYTES = 4 * 1024 * 1024  # of one partition in one answer; 1 MiB leaves the parser waiting between answers
-DENIALS = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, AuthorizationError)
 SECURITY_PROTOCOLS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
+TLS_ALERT = 0x150303  # the first three bytes of what a TLS port answers to a client that speaks none
 
 
 @dataclass(frozen=True)
@@ -76,9 +83,11 @@ class KafkaConnection:
         security_protocol: one of SECURITY_PROTOCOLS.
         sasl_mechanism: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512, with `username` and `password`.
         ssl_cafile: PEM file of the authority that signed the brokers' certificates; None trusts the system's.
+        ssl_certfile, ssl_keyfile: PEM files of this client's own certificate and its key, for brokers that ask for one.
 
     Raises:
-        ConnectionSettingsError: an unknown protocol, or SASL without mechanism, name and password.
+        ConnectionSettingsError: an unknown protocol, SASL without mechanism, name and password, or a certificate
+            without its key.
     """
 
     bootstrap_servers: str
@@ -87,6 +96,8 @@ class KafkaConnection:
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     ssl_cafile: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
 
     def __post_init__(self) -> None:
         if self.security_protocol not in SECURITY_PROTOCOLS:
@@ -94,6 +105,24 @@ class KafkaConnection:
             raise ConnectionSettingsError(f"security protocol {self.security_protocol!r} is not one of {known}")
         if self.security_protocol.startswith("SASL") and not (self.sasl_mechanism and self.username and self.password):
             raise ConnectionSettingsError(f"{self.security_protocol} needs a SASL mechanism, a username and a password")
+        if bool(self.ssl_certfile) != bool(self.ssl_keyfile):
+            raise ConnectionSettingsError("a client certificate needs its key, and a key its certificate")
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether TLS is spoken."""
+        return self.security_protocol.endswith("SSL")
+
+    def check_files(self) -> None:
+        """Returns where the files of TLS can be used, if TLS is spoken.
+
+        Raises:
+            ConnectionSettingsError: one cannot; named.
+        """
+        if self.is_encrypted and self.ssl_cafile:
+            check_certificates(Path(self.ssl_cafile))
+        if self.is_encrypted and self.ssl_certfile and self.ssl_keyfile:
+            check_identity(Path(self.ssl_certfile), Path(self.ssl_keyfile))
 
     def client_settings(self) -> dict[str, Any]:
         """The keyword arguments that every kafka-python client takes; names that are not set are left out."""
@@ -104,6 +133,9 @@ class KafkaConnection:
             "sasl_plain_username": self.username,
             "sasl_plain_password": self.password,
             "ssl_cafile": self.ssl_cafile,
+            "ssl_certfile": self.ssl_certfile,
+            "ssl_keyfile": self.ssl_keyfile,
+            "ssl_password": NO_PASSPHRASE,
             "client_id": "flexihash",
             "bootstrap_timeout_ms": CONNECT_TIMEOUT_MS,
             "request_timeout_ms": REQUEST_TIMEOUT_MS,
@@ -118,13 +150,40 @@ class KafkaConnection:
         match error:
             case ConsumerError():
                 return error
-            case _ if isinstance(error, DENIALS):
-                return AccessDenied(f"Kafka at {servers} denies access: {text}; check username, password and rights")
+            case SaslAuthenticationFailedError():
+                reason = text.rpartition(f"{type(error).__name__}: ")[2]
+                return AccessDenied(
+                    f"Kafka at {servers} denies user {self.username!r} access by {self.sasl_mechanism}: {reason}; check"
+                    " FLEXIHASH_SASL_USERNAME and FLEXIHASH_SASL_PASSWORD"
+                )
+            case UnsupportedSaslMechanismError():
+                return AccessDenied(
+                    f"Kafka at {servers} denies access: it takes no login by {self.sasl_mechanism}; check"
+                    " FLEXIHASH_SASL_MECHANISM"
+                )
+            case AuthorizationError():
+                return AccessDenied(
+                    f"Kafka at {servers} denies access: {text}; grant user {self.username!r} the rights that"
+                    " docs/operations.md lists"
+                )
+            case IllegalSaslStateError():
+                return ConnectionSettingsError(
+                    f"Kafka at {servers} takes no login there: set FLEXIHASH_SECURITY_PROTOCOL to"
+                    f" {self.security_protocol.removeprefix('SASL_')}, or name another port"
+                )
+            case InvalidReceiveError() if not self.is_encrypted and _is_tls_alert(text):
+                return ConnectionSettingsError(
+                    f"Kafka at {servers} speaks TLS there: set FLEXIHASH_SECURITY_PROTOCOL to SSL or SASL_SSL, or name"
+                    " another port"
+                )
+            case _ if (failure := _tls_failure(error)) is not None:
+                return self._translate_tls(failure)
             case CorruptRecordError() | UnsupportedCodecError():
                 return RecordUnreadable(f"Kafka at {servers} holds a record that cannot be read: {text}")
             case KafkaTimeoutError():
                 return BrokerUnavailable(
-                    f"Kafka at {servers} does not answer ({text}): is the address right, is it up?"
+                    f"Kafka at {servers} does not answer ({text}): is the address right, is it up, does it speak"
+                    f" {self.security_protocol} there?"
                 )
             case KafkaConfigurationError() | ValueError() | TypeError() | FileNotFoundError():
                 return ConnectionSettingsError(f"cannot connect to Kafka at {servers!r}: {text}")
@@ -133,6 +192,36 @@ class KafkaConnection:
             case KafkaError() if not isinstance(error, IllegalStateError):
                 return BrokerRefused(f"Kafka at {servers} refuses: {text}")
         return ClientFailed(f"the client of Kafka at {servers} failed: {type(error).__name__}: {text}")
+
+    def _translate_tls(self, failure: ssl.SSLError) -> ConsumerError:
+        servers = self.bootstrap_servers
+        if isinstance(failure, ssl.SSLCertVerificationError):
+            reason = failure.verify_message.rstrip(".")
+            return BrokerUntrusted(
+                f"the certificate of Kafka at {servers} is not trusted: {reason}; check the host names in"
+                " FLEXIHASH_BOOTSTRAP_SERVERS, and that FLEXIHASH_SSL_CAFILE is of the authority that signed it"
+            )
+        if "_ALERT_" in (failure.reason or ""):
+            return AccessDenied(
+                f"Kafka at {servers} refuses TLS with this client: {failure.reason}; check FLEXIHASH_SSL_CERTFILE and"
+                " FLEXIHASH_SSL_KEYFILE"
+            )
+        return BrokerUnavailable(
+            f"Kafka at {servers} ended the TLS handshake ({failure.reason}): is it up, and does it speak"
+            f" {self.security_protocol} there? See FLEXIHASH_SECURITY_PROTOCOL"
+        )
+
+
+def _is_tls_alert(text: str) -> bool:
+    """Whether the client took a TLS alert for the length of an answer: ``Invalid frame length: 352518912``."""
+    number = text.rpartition(" ")[2]
+    return number.isdecimal() and int(number) >> 8 == TLS_ALERT
+
+
+def _tls_failure(error: Exception) -> ssl.SSLError | None:
+    """What went wrong in TLS; the client wraps it in an error of its own, or raises that while it handles it."""
+    found = (cause for cause in (*error.args, error.__context__) if isinstance(cause, ssl.SSLError))
+    return next(found, None)
 
 
 def topic_exists(connection: KafkaConnection, topic: str) -> bool:
@@ -509,6 +598,7 @@ def open_client(client_class: Any, connection: KafkaConnection, **settings: Any)
     Raises:
         ConsumerError: it could not connect; nothing of it is left behind.
     """
+    connection.check_files()
     _quieten_client_log()
     opened: list[Any] = []
     failures: list[Exception] = []
@@ -525,17 +615,18 @@ def open_client(client_class: Any, connection: KafkaConnection, **settings: Any)
     except Exception as error:
         for network in opened:
             network.close()
-        raise connection.translate(_cause(error, failures)) from error
+        raise connection.translate(_cause(connection, error, failures)) from error
     for network in opened:
         del network._manager.get_connection  # back to the class's own
     return client
 
 
-def _cause(error: Exception, failures: Sequence[Exception]) -> Exception:
+def _cause(connection: KafkaConnection, error: Exception, failures: Sequence[Exception]) -> Exception:
     if not isinstance(error, KafkaTimeoutError) or not failures:
         return error
-    denials = [failure for failure in failures if isinstance(failure, DENIALS)]
-    return (denials or failures)[-1]
+    lasting = [failure for failure in failures if not connection.translate(failure).retriable]
+    in_tls = [failure for failure in failures if _tls_failure(failure) is not None]
+    return (lasting or in_tls or failures)[-1]
 
 
 def _remember_failures(manager: Any, failures: list[Exception]) -> None:
@@ -546,9 +637,22 @@ def _remember_failures(manager: Any, failures: list[Exception]) -> None:
     def get_watched_connection(*args: Any, **kwargs: Any) -> Any:
         connection = get_connection(*args, **kwargs)
         connection.init_future.add_errback(failures.append)
+        connection.connection_made = lambda transport: _make_connection(connection, transport)
         return connection
 
     manager.get_connection = get_watched_connection
+
+
+def _make_connection(connection: Any, transport: Any) -> None:
+    """Has the transport hand on what it received before it tells that the broker hung up."""
+    receive = transport._sock_recv
+
+    def receive_first() -> tuple[bytes, Exception | None]:
+        received, error = receive()
+        return (received, None) if received else (received, error)
+
+    transport._sock_recv = receive_first
+    type(connection).connection_made(connection, transport)
 
 
 def close_client(client: Any) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -51,18 +52,29 @@ def configure_logs(settings: Settings, process: str) -> None:
 
 
 class HidingFormatter(structlog.stdlib.ProcessorFormatter):
-    """Formatter that takes secrets out of the finished line, as they are and as JSON and repr write them."""
+    """Formatter that takes secrets out of the finished line, however they are written in it.
+
+    As they are, as repr writes them as text and as bytes (kafka-python logs its requests so), and all that in JSON.
+    """
 
     def __init__(self, secrets: list[str], **arguments: Any) -> None:
         super().__init__(**arguments)
-        forms = {form for secret in secrets for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1])}
-        self._secrets = sorted(forms, key=len, reverse=True)
+        written = {form for secret in secrets for form in _write(secret)}
+        in_json = {json.dumps(form, ensure_ascii=is_ascii)[1:-1] for form in written for is_ascii in (True, False)}
+        self._secrets = sorted(written | in_json, key=len, reverse=True)
 
     def format(self, record: logging.LogRecord) -> str:
         line = super().format(record)
         for secret in self._secrets:
             line = line.replace(secret, HIDDEN)
         return line
+
+
+def _write(secret: str) -> Iterator[str]:
+    yield secret
+    for form in (repr(secret)[1:-1], repr(secret.encode())[2:-1]):
+        yield form
+        yield form.replace("\\'", "'")  # repr escapes ' only where there is " as well
 
 
 def _shared_processors(process: str) -> list[Processor]:

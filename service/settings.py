@@ -6,7 +6,7 @@ import difflib
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
@@ -16,6 +16,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from consumer.errors import ConnectionSettingsError
+from consumer.tls import check_certificates, check_identity
 from model.config import ModelConfig, Task
 from service.errors import SettingsError
 
@@ -70,7 +72,15 @@ class Settings(BaseSettings):
     sasl_username: str | None = Field(None, description="User name for the brokers, with a SASL protocol.")
     sasl_password: SecretStr | None = Field(None, description="Password for the brokers, with a SASL protocol.")
     ssl_cafile: Path | None = Field(
-        None, description="PEM file of the authority that signed the brokers' certificates."
+        None,
+        description="PEM file of the authority that signed the brokers' certificates, with an SSL protocol; empty: "
+        "those that the system trusts.",
+    )
+    ssl_certfile: Path | None = Field(
+        None, description="PEM file of our own certificate, for brokers that ask for one, with an SSL protocol."
+    )
+    ssl_keyfile: Path | None = Field(
+        None, description="PEM file of the key of our own certificate, without a passphrase."
     )
 
     kafka_client: Literal["kafka-python", "confluent"] = Field(
@@ -124,7 +134,15 @@ class Settings(BaseSettings):
     )
 
     @field_validator(
-        "api_token", "sasl_mechanism", "sasl_username", "sasl_password", "ssl_cafile", "memory_dir", mode="before"
+        "api_token",
+        "sasl_mechanism",
+        "sasl_username",
+        "sasl_password",
+        "ssl_cafile",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "memory_dir",
+        mode="before",
     )
     @classmethod
     def _empty_is_none(cls, value: Any) -> Any:
@@ -172,11 +190,18 @@ class Settings(BaseSettings):
             raise ValueError("needs the package confluent-kafka: pip install 'flexihash[confluent]'")
         return client
 
-    @field_validator("ssl_cafile")
+    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile")
     @classmethod
-    def _check_cafile(cls, path: Path | None) -> Path | None:
+    def _check_file(cls, path: Path | None) -> Path | None:
         if path is not None and not path.is_file():
             raise ValueError("must be a file that exists")
+        return path
+
+    @field_validator("ssl_cafile", "ssl_certfile")
+    @classmethod
+    def _check_certificates(cls, path: Path | None) -> Path | None:
+        if path is not None:
+            _explain_refusal(check_certificates, path)
         return path
 
     @field_validator("memory_dir", "checkpoint_dir")
@@ -197,6 +222,21 @@ class Settings(BaseSettings):
                 f"{PREFIX}SECURITY_PROTOCOL={self.security_protocol} takes no SASL settings: "
                 "set it to SASL_SSL or SASL_PLAINTEXT, or unset FLEXIHASH_SASL_*"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        is_encrypted = self.security_protocol.endswith("SSL")
+        for name, path in (("ssl_cafile", self.ssl_cafile), ("ssl_certfile", self.ssl_certfile)):
+            if path is not None and not is_encrypted:
+                raise ValueError(
+                    f"{PREFIX}SECURITY_PROTOCOL={self.security_protocol} takes no {_env_name(name)}: set it to SSL or"
+                    f" SASL_SSL, or unset {_env_name(name)}"
+                )
+        if self.ssl_certfile is not None and self.ssl_keyfile is not None:
+            _explain_refusal(check_identity, self.ssl_certfile, self.ssl_keyfile)
+        elif self.ssl_certfile is not None or self.ssl_keyfile is not None:
+            raise ValueError("FLEXIHASH_SSL_CERTFILE and FLEXIHASH_SSL_KEYFILE go together: set both, or neither")
         return self
 
     @property
@@ -236,6 +276,8 @@ class Settings(BaseSettings):
             username=self.sasl_username,
             password=self.sasl_password.get_secret_value() if self.sasl_password else None,
             ssl_cafile=str(self.ssl_cafile) if self.ssl_cafile else None,
+            ssl_certfile=str(self.ssl_certfile) if self.ssl_certfile else None,
+            ssl_keyfile=str(self.ssl_keyfile) if self.ssl_keyfile else None,
         )
 
     @property
@@ -315,6 +357,13 @@ def _explain_allowed(details: ErrorDetails) -> str:
             return "must not be empty"
         case _:
             return details["msg"].replace("Input should be", "must be")
+
+
+def _explain_refusal(check: Callable[..., None], *paths: Path) -> None:
+    try:
+        check(*paths)
+    except ConnectionSettingsError as error:
+        raise ValueError(str(error)) from error
 
 
 def _env_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Apache Kafka as a process that tests start, kill and start again."""
+"""Apache Kafka as a process that tests start, kill and start again; and what tests do to a broker by hand."""
 
 from __future__ import annotations
 
@@ -7,21 +7,64 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
+
+import trustme
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import UserScramCredentialUpsertion
 
 from consumer.errors import BrokerUnavailable, TopicNotFound
-from consumer.kafka import KafkaConnection, topic_exists
+from consumer.kafka import SECURITY_PROTOCOLS, KafkaConnection, topic_exists
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0  # 5 s on an idle machine
+PATIENCE_S = 60.0  # far more than a broker takes for anything
 USERNAME, PASSWORD = "learner", "correct horse"
+LOGIN_MODULES = {
+    "PLAIN": "org.apache.kafka.common.security.plain.PlainLoginModule required"
+    f' username="{USERNAME}" password="{PASSWORD}" user_{USERNAME}="{PASSWORD}";',
+    "SCRAM-SHA-256": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+    "SCRAM-SHA-512": "org.apache.kafka.common.security.scram.ScramLoginModule required;",
+}
+MECHANISMS = tuple(LOGIN_MODULES)
+MUTUAL = "MUTUAL"  # like SSL, for clients that have a certificate
+LISTENERS = {protocol: protocol for protocol in SECURITY_PROTOCOLS} | {MUTUAL: "SSL"}
+
+
+class Certificates:
+    """An authority made for these tests, and PEM files that it signed, in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self._folder = folder
+        self._authority = trustme.CA()
+        self.authority = folder / "authority.pem"
+        self._authority.cert_pem.write_to_path(str(self.authority))
+
+    def issue(self, name: str) -> tuple[Path, Path]:
+        """Files of a certificate for a host or person, and of its key as Kafka takes it: PKCS#8."""
+        leaf = self._authority.issue_cert(name, common_name=name)
+        certificate, key = self._folder / f"{name}.pem", self._folder / f"{name}.key"
+        certificate.write_bytes(b"".join(blob.bytes() for blob in leaf.cert_chain_pems))
+        loaded = load_pem_private_key(leaf.private_key_pem.bytes(), None)
+        key.write_bytes(loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return certificate, key
 
 
 class ApacheKafka:
     """One node of Apache Kafka on a folder, which outlives it.
 
-    It listens twice: without a password at `connection`, with one at `secure_connection`.
+    It listens once for each of LISTENERS; its certificate is of HOST. By SASL_SSL it knows no SCRAM-SHA-256. Without a
+    password everybody may do everything; others may do what no access rule forbids.
 
     Args:
         home: what KAFKA_HOME names: a folder with ``bin/kafka-server PORT FOLDER [setting=value ...]``.
@@ -31,21 +74,43 @@ class ApacheKafka:
     def __init__(self, home: Path, folder: Path) -> None:
         self._home = home
         self._folder = folder
-        self._port, self._secure_port = _free_ports()
+        self._ports = dict(zip(LISTENERS, _free_ports(len(LISTENERS)), strict=True))
+        self.certificates = Certificates(folder / "certificates")
+        certificate, key = self.certificates.issue(HOST)
+        self._identity = folder / "certificates" / "broker.pem"
+        self._identity.write_bytes(key.read_bytes() + certificate.read_bytes())
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def connection(self) -> KafkaConnection:
-        return KafkaConnection(f"{HOST}:{self._port}")
+        return KafkaConnection(self.address("PLAINTEXT"))
 
-    def secure_connection(self, password: str = PASSWORD) -> KafkaConnection:
-        return KafkaConnection(
-            f"{HOST}:{self._secure_port}",
-            security_protocol="SASL_PLAINTEXT",
-            sasl_mechanism="PLAIN",
-            username=USERNAME,
-            password=password,
-        )
+    def address(self, listener: str, host: str = HOST) -> str:
+        return f"{host}:{self._ports[listener]}"
+
+    def secure_connection(
+        self,
+        protocol: str = "SASL_PLAINTEXT",
+        mechanism: str = "PLAIN",
+        username: str = USERNAME,
+        password: str = PASSWORD,
+    ) -> KafkaConnection:
+        """A connection by a protocol; what it does not take is left out."""
+        settings: dict[str, str] = {}
+        if protocol.startswith("SASL"):
+            settings |= {"sasl_mechanism": mechanism, "username": username, "password": password}
+        if protocol.endswith("SSL"):
+            settings |= {"ssl_cafile": str(self.certificates.authority)}
+        return KafkaConnection(self.address(protocol), protocol, **settings)
+
+    def add_user(self, username: str, password: str) -> None:
+        """Let somebody log in with SCRAM."""
+        with administer(self.connection) as admin:
+            for mechanism in (name for name in MECHANISMS if name.startswith("SCRAM")):  # one in a request
+                outcome = admin.alter_user_scram_credentials(
+                    [UserScramCredentialUpsertion(username, mechanism, password)]
+                )
+                assert outcome == {username: None}, outcome
 
     def segment(self, topic: str) -> Path:
         """The file that holds the first records of the topic's partition 0."""
@@ -54,7 +119,7 @@ class ApacheKafka:
     def start(self, *, wait: bool = True) -> None:
         with (self._folder.parent / f"{self._folder.name}.log").open("ab") as output:
             self._process = subprocess.Popen(
-                [self._home / "bin" / "kafka-server", str(self._port), self._folder, *self._settings()],
+                [self._home / "bin" / "kafka-server", str(self._ports["PLAINTEXT"]), self._folder, *self._settings()],
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "KAFKA_HEAP": "384m"},
@@ -90,33 +155,87 @@ class ApacheKafka:
                 process.wait()
 
     def _settings(self) -> list[str]:
-        controller = self._port + 1
-        login = (
-            "org.apache.kafka.common.security.plain.PlainLoginModule required"
-            f' username="{USERNAME}" password="{PASSWORD}" user_{USERNAME}="{PASSWORD}";'
-        )
-        plain, secure = f"PLAINTEXT://{HOST}:{self._port}", f"SASL_PLAINTEXT://{HOST}:{self._secure_port}"
-        protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT"
+        listeners = ",".join(f"{listener}://{self.address(listener)}" for listener in LISTENERS)
+        protocols = ",".join(f"{listener}:{protocol}" for listener, protocol in LISTENERS.items())
         return [
-            f"listeners={plain},{secure},CONTROLLER://{HOST}:{controller}",
-            f"advertised.listeners={plain},{secure}",
-            f"listener.security.protocol.map={protocols}",
+            f"listeners={listeners},CONTROLLER://{HOST}:{self._ports['PLAINTEXT'] + 1}",
+            f"advertised.listeners={listeners}",
+            f"listener.security.protocol.map=CONTROLLER:PLAINTEXT,{protocols}",
             "inter.broker.listener.name=PLAINTEXT",
-            "sasl.enabled.mechanisms=PLAIN",
-            f"listener.name.sasl_plaintext.plain.sasl.jaas.config={login}",
+            f"sasl.enabled.mechanisms={','.join(MECHANISMS)}",
+            "listener.name.sasl_ssl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512",
+            *(
+                f"listener.name.{listener}.{mechanism.lower()}.sasl.jaas.config={module}"
+                for listener in ("sasl_plaintext", "sasl_ssl")
+                for mechanism, module in LOGIN_MODULES.items()
+            ),
+            "ssl.keystore.type=PEM",
+            f"ssl.keystore.location={self._identity}",
+            "ssl.truststore.type=PEM",
+            f"ssl.truststore.location={self.certificates.authority}",
+            f"listener.name.{MUTUAL.lower()}.ssl.client.auth=required",
             "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",  # for what is forbidden
             "allow.everyone.if.no.acl.found=true",
             "super.users=User:ANONYMOUS",
         ]
 
 
-def _free_ports() -> tuple[int, int]:
-    """A port whose next is free too (the controller takes that), and another one."""
+def describe_connection(connection: KafkaConnection) -> dict[str, str]:
+    """Environment variables that have the service connect so."""
+    settings = {
+        "BOOTSTRAP_SERVERS": connection.bootstrap_servers,
+        "SECURITY_PROTOCOL": connection.security_protocol,
+        "SASL_MECHANISM": connection.sasl_mechanism,
+        "SASL_USERNAME": connection.username,
+        "SASL_PASSWORD": connection.password,
+        "SSL_CAFILE": connection.ssl_cafile,
+        "SSL_CERTFILE": connection.ssl_certfile,
+        "SSL_KEYFILE": connection.ssl_keyfile,
+    }
+    return {f"FLEXIHASH_{name}": value for name, value in settings.items() if value is not None}
+
+
+@contextlib.contextmanager
+def administer(connection: KafkaConnection) -> Iterator[Any]:
+    """kafka-python's admin client, for what the service never does."""
+    admin = KafkaAdminClient(**connection.client_settings())
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+def delete_topic(connection: KafkaConnection, topic: str) -> None:
+    """Returns once it is gone."""
+    with administer(connection) as admin:
+        admin.delete_topics([topic])
+    deadline = monotonic() + PATIENCE_S
+    while topic_exists(connection, topic):
+        assert monotonic() < deadline, f"{topic} is still there"
+        sleep(0.05)
+
+
+def delete_records(connection: KafkaConnection, topic: str, before: int) -> None:
+    """Of partition 0, as retention does."""
+    with administer(connection) as admin:
+        admin.delete_records({TopicPartition(topic, 0): before})
+
+
+def add_partitions(connection: KafkaConnection, topic: str, n_partitions: int) -> None:
+    """Until there are so many."""
+    with administer(connection) as admin:
+        admin.create_partitions({topic: n_partitions})
+
+
+def _free_ports(n: int) -> list[int]:
+    """So many ports; the one after the first is free too (the controller takes that)."""
     while True:
-        with socket.socket() as first, socket.socket() as second, socket.socket() as other:
-            first.bind((HOST, 0))
-            port = first.getsockname()[1]
+        with contextlib.ExitStack() as stack:
+            sockets = [stack.enter_context(socket.socket()) for _ in range(n + 1)]
+            sockets[0].bind((HOST, 0))
+            port = sockets[0].getsockname()[1]
             with contextlib.suppress(OSError, OverflowError):
-                second.bind((HOST, port + 1))
-                other.bind((HOST, 0))
-                return port, other.getsockname()[1]
+                sockets[-1].bind((HOST, port + 1))
+                for other in sockets[1:-1]:
+                    other.bind((HOST, 0))
+                return [one.getsockname()[1] for one in sockets[:-1]]

@@ -1,4 +1,4 @@
-"""Real brokers for the tests of this folder: Tansu always, Apache Kafka where KAFKA_HOME names one."""
+"""Real brokers for the tests of this folder: Tansu always, Apache Kafka where KAFKA_HOME names one; and services."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 from consumer.kafka import KafkaConnection, create_topic
 from service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka
+from tests.integration.served import Launch, Service
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +53,17 @@ def topic(broker: KafkaConnection, topic_name: str) -> str:
     """A topic of one partition on `broker`."""
     create_topic(broker, topic_name)
     return topic_name
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Launch]:
+    """Makes services, not yet started, and ends them all."""
+    services: list[Service] = []
+
+    def make(connection: KafkaConnection, topic: str, **settings: str) -> Service:
+        services.append(Service(connection, topic, tmp_path, **settings))
+        return services[-1]
+
+    yield make
+    for service in services:
+        service.end()

@@ -11,7 +11,6 @@ from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from consumer.confluent import ConfluentSource
 from consumer.errors import (
-    AccessDenied,
     BrokerUnavailable,
     ClientFailed,
     ConnectionSettingsError,
@@ -24,7 +23,7 @@ from consumer.errors import (
 from consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
 from consumer.publisher import Publisher
 from consumer.source import Record, StartAt
-from tests.integration.brokers import ApacheKafka
+from tests.integration.brokers import ApacheKafka, add_partitions, delete_records, delete_topic
 
 PATIENCE_S = 60.0  # far more than anything here takes, so that only a hang ends there
 
@@ -246,13 +245,7 @@ def test_identity_changes_when_a_topic_is_made_anew(
     assert before.cluster_id and before.topic_id
     source.start({})
     assert source.refresh() == {}
-    admin = KafkaAdminClient(**broker.client_settings())
-    admin.delete_topics([topic])
-    admin.close()
-    deadline = monotonic() + PATIENCE_S
-    while topic_exists(broker, topic):
-        assert monotonic() < deadline
-        sleep(0.1)
+    delete_topic(broker, topic)
     assert_silent(source)
     with pytest.raises(TopicNotFound):
         source.refresh()
@@ -288,9 +281,7 @@ def test_new_partition_is_found_and_read_from_its_beginning(
     source = open_source(connection, topic_name, start_at="latest")
     source.start({0: 0})
     before = read(source, 1)
-    admin = KafkaAdminClient(**connection.client_settings())
-    admin.create_partitions({topic_name: 2})
-    admin.close()
+    add_partitions(connection, topic_name, 2)
     producer = KafkaProducer(**connection.client_settings())
     deadline = monotonic() + PATIENCE_S
     while 1 not in producer.partitions_for(topic_name):
@@ -316,9 +307,7 @@ def test_position_that_retention_has_passed_is_refused(
     publish(connection, topic_name, numbered(100))
     source = open_source(connection, topic_name)
     source.start({0: 10})
-    admin = KafkaAdminClient(**connection.client_settings())
-    admin.delete_records({TopicPartition(topic_name, 0): 50})
-    admin.close()
+    delete_records(connection, topic_name, 50)
     for _ in range(2):  # asked again, it still does not jump
         with pytest.raises(PositionOutOfRange) as caught:
             read(source, 1)
@@ -368,26 +357,6 @@ def test_records_of_aborted_transactions_are_left_out(
     source.start({})
     found = [(r.offset, r.value) for r in read(source, 2)]
     assert found == [(0, b"kept"), (4, b"plain")]  # 1 and 3 hold the ends of the transactions
-
-
-@pytest.mark.kafka
-def test_wrong_password_is_told_apart_from_a_broker_that_is_down(
-    apache_kafka: ApacheKafka, topic_name: str, open_source: OpenSource
-) -> None:
-    deadline = monotonic() + PATIENCE_S
-    while True:  # as the learner does: a broker that hangs up before its reason is read looks like one that is down
-        try:
-            open_source(apache_kafka.secure_connection("wrong"), topic_name).start({})
-        except BrokerUnavailable:
-            assert monotonic() < deadline
-        except AccessDenied as denial:
-            assert "username" in str(denial)
-            assert not denial.retriable
-            break
-        else:
-            raise AssertionError("the wrong password was taken")
-    assert create_topic(apache_kafka.secure_connection(), topic_name)
-    assert open_source(apache_kafka.secure_connection(), topic_name).start({}) == {0: 0}
 
 
 @pytest.mark.kafka

@@ -22,7 +22,7 @@ from model.config import ModelConfig, Task
 from model.learner import OnlineModel
 from model.tables import Tables
 from producer import encode, synthetic
-from tests.integration.test_serve import N_ROWS, READY_S, Service
+from tests.integration.served import N_ROWS, READY_S, Service
 
 N_GOOD, N_BAD = 100_000, 10_000
 MAX_EVENT_BYTES = 20_000  # by a setting, so that events beyond it stay small

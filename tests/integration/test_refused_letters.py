@@ -9,10 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic, sleep, time
-from typing import Any
 
 import pytest
-from kafka import KafkaAdminClient
 from kafka.admin import (
     ACL,
     ACLFilter,
@@ -41,8 +39,8 @@ from model.learner import OnlineModel
 from model.saving import Saver
 from model.tables import Tables
 from service.embedded_broker import EmbeddedBroker
-from tests.integration.brokers import USERNAME, ApacheKafka
-from tests.integration.test_serve import Service
+from tests.integration.brokers import USERNAME, ApacheKafka, administer, delete_topic
+from tests.integration.served import Service
 
 PATIENCE_S = 60.0
 NOW_MS = int(time() * 1000)
@@ -129,10 +127,6 @@ def offsets(letters: list[Letter]) -> list[int]:
     return [letter.offset for letter in letters]
 
 
-def admin_of(connection: KafkaConnection) -> Any:
-    return KafkaAdminClient(**connection.client_settings())
-
-
 def test_letters_go_to_the_disk_while_no_broker_answers_and_arrive_after_a_restart(
     topic_name: str, open_letters: OpenLetters, tmp_path: Path
 ) -> None:
@@ -173,9 +167,7 @@ def test_a_topic_that_was_deleted_is_made_again(
     letters = open_letters(broker, topic_name)
     send(letters, 0)
     letters.flush(PATIENCE_S)
-    admin = admin_of(broker)
-    admin.delete_topics([letters.topic])
-    admin.close()
+    delete_topic(broker, letters.topic)
     send(letters, *range(1, 50))
     letters.flush(10.0)
     tend_until(letters, lambda: not letters.status.spilled)
@@ -209,9 +201,9 @@ def test_a_letter_that_is_too_large_waits_on_the_disk_and_holds_up_no_other(
     tend_until(letters, lambda: letters.status.spilled == 1)
     assert offsets(read_all(connection, letters.topic, 3)) == [0, 2, 3]
     tend_until(letters, lambda: "MessageSizeTooLarge" in (letters.status.error or ""))
-    admin = admin_of(connection)
-    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, letters.topic, {"max.message.bytes": "100000"})])
-    admin.close()
+    resource = ConfigResource(ConfigResourceType.TOPIC, letters.topic, {"max.message.bytes": "100000"})
+    with administer(connection) as admin:
+        admin.alter_configs([resource])
     tend_until(letters, lambda: not letters.status.spilled)
     assert letters.status.error is None
     found = read_all(connection, letters.topic, 4)
@@ -226,8 +218,8 @@ def test_letters_arrive_once_the_right_to_write_is_given(
     create_topic(apache_kafka.connection, f"{topic_name}.dlq")
     pattern = ResourcePattern(ResourceType.TOPIC, f"{topic_name}.dlq")
     rule = (f"User:{USERNAME}", "*", ACLOperation.WRITE, ACLPermissionType.DENY, pattern)
-    admin = admin_of(apache_kafka.connection)
-    admin.create_acls([ACL(*rule)])
+    with administer(apache_kafka.connection) as admin:
+        admin.create_acls([ACL(*rule)])
     letters = open_letters(apache_kafka.secure_connection(), topic_name)
     send(letters, *range(100))
     letters.flush(PATIENCE_S)
@@ -236,8 +228,8 @@ def test_letters_arrive_once_the_right_to_write_is_given(
     send(letters, 100)
     letters.flush(PATIENCE_S)
     assert (letters.status.waiting, letters.status.spilled) == (0, 101)
-    admin.delete_acls([ACLFilter(*rule)])
-    admin.close()
+    with administer(apache_kafka.connection) as admin:
+        admin.delete_acls([ACLFilter(*rule)])
     tend_until(letters, lambda: not letters.status.spilled)
     assert offsets(read_all(apache_kafka.connection, letters.topic, 101)) == list(range(101))
 

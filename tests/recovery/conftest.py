@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.integration.conftest import apache_kafka, broker, tansu, topic, topic_name
-from tests.integration.test_serve import launch
+from tests.integration.conftest import apache_kafka, broker, launch, tansu, topic, topic_name
 
 __all__ = ["apache_kafka", "broker", "launch", "tansu", "topic", "topic_name"]

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from kafka import KafkaAdminClient, TopicPartition
 
-from consumer.kafka import KafkaConnection, create_topic, topic_exists
+from consumer.kafka import KafkaConnection, create_topic
 from consumer.publisher import Publisher
 from service.embedded_broker import EmbeddedBroker
-from tests.integration.brokers import ApacheKafka
-from tests.integration.test_serve import Launch, Service
+from tests.integration.brokers import ApacheKafka, add_partitions, delete_records, delete_topic
+from tests.integration.served import Launch, Service
 
 N_EVENTS = 40
 
@@ -17,20 +16,6 @@ N_EVENTS = 40
 def publish(connection: KafkaConnection, topic: str, n_events: int) -> None:
     with Publisher(connection, topic) as publisher:
         publisher.publish([b'{"features": {"k": "v"}, "label": 1}'] * n_events, timeout_s=60)
-
-
-def delete_topic(connection: KafkaConnection, topic: str) -> None:
-    admin = KafkaAdminClient(**connection.client_settings())
-    admin.delete_topics([topic])
-    admin.close()
-    while topic_exists(connection, topic):
-        pass
-
-
-def delete_records(connection: KafkaConnection, topic: str, before: int) -> None:
-    admin = KafkaAdminClient(**connection.client_settings())
-    admin.delete_records({TopicPartition(topic, 0): before})
-    admin.close()
 
 
 @pytest.fixture
@@ -168,9 +153,7 @@ def test_new_partitions_are_found_and_read_from_their_start(
     publish(connection, topic_name, N_EVENTS)
     service = launch(connection, topic_name).start()
     service.wait_position(N_EVENTS)
-    admin = KafkaAdminClient(**connection.client_settings())
-    admin.create_partitions({topic_name: 3})
-    admin.close()
+    add_partitions(connection, topic_name, 3)
     with Publisher(connection, topic_name) as publisher:
         keys: list[bytes | None] = [str(number).encode() for number in range(60)]
         publisher.publish([b'{"features": {"k": "v"}, "label": 1}'] * 60, keys, timeout_s=60)

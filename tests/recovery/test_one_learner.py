@@ -10,7 +10,7 @@ from consumer.errors import Fenced
 from consumer.fence import Fence
 from consumer.kafka import KafkaConnection, create_topic
 from tests.integration.brokers import ApacheKafka
-from tests.integration.test_serve import Service
+from tests.integration.served import Service
 
 
 def test_a_second_learner_of_the_same_checkpoints_is_refused(

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import structlog
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from model.config import ModelConfig, Task
 from service.errors import SettingsError
 from service.logs import configure_logs
 from service.settings import PREFIX, Settings, describe_default, find_unknown, load_settings
+from tests.integration.brokers import Certificates
 
+PASSWORD = 'h\'orse "battery" st\\aple ünd'
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
@@ -69,6 +78,23 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
             "FLEXIHASH_SECURITY_PROTOCOL=SASL_SSL needs FLEXIHASH_SASL_MECHANISM",
         ),
         ("SSL_CAFILE", "/nowhere.pem", "FLEXIHASH_SSL_CAFILE=/nowhere.pem: must be a file that exists"),
+        (
+            "SSL_CAFILE",
+            __file__,
+            f"FLEXIHASH_SSL_CAFILE={__file__}: {__file__} holds no certificate in PEM (-----BEGIN CERTIFICATE-----)",
+        ),
+        ("SSL_CERTFILE", "/nowhere.pem", "FLEXIHASH_SSL_CERTFILE=/nowhere.pem: must be a file that exists"),
+        (
+            "SSL_KEYFILE",
+            __file__,
+            "FLEXIHASH_SSL_CERTFILE and FLEXIHASH_SSL_KEYFILE go together: set both, or neither",
+        ),
+        (
+            "SASL_PASSWORD",
+            "s3cret",
+            "FLEXIHASH_SECURITY_PROTOCOL=PLAINTEXT takes no SASL settings: set it to SASL_SSL or SASL_PLAINTEXT, or"
+            " unset FLEXIHASH_SASL_*",
+        ),
         ("PROT", "1", "FLEXIHASH_PROT is no setting; did you mean FLEXIHASH_PORT? Otherwise unset it"),
     ],
 )
@@ -77,6 +103,40 @@ def test_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, val
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert str(caught.value) == line
+
+
+def test_a_login_needs_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"sasl_mechanism": "PLAIN", "sasl_username": "me", "sasl_password": "s3cret"}
+    for absent in given:
+        with pytest.raises(SettingsError) as caught:
+            load_settings(security_protocol="SASL_SSL", **{name: given[name] for name in given if name != absent})
+        assert str(caught.value) == f"FLEXIHASH_SECURITY_PROTOCOL=SASL_SSL needs FLEXIHASH_{absent.upper()}"
+
+
+def test_files_of_tls_are_looked_into(tmp_path: Path) -> None:
+    certificates = Certificates(tmp_path / "certificates")
+    certificate, key = certificates.issue("me")
+    _, other = certificates.issue("other")
+    tls = {"security_protocol": "SSL", "ssl_cafile": certificates.authority}
+    connection = load_settings(**tls, ssl_certfile=certificate, ssl_keyfile=key).connection
+    assert (connection.ssl_cafile, connection.ssl_certfile, connection.ssl_keyfile) == tuple(
+        map(str, (certificates.authority, certificate, key))
+    )
+    encrypted = tmp_path / "encrypted.key"
+    loaded = load_pem_private_key(key.read_bytes(), None)
+    encrypted.write_bytes(
+        loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"passphrase"))
+    )
+    for wrong in (other, encrypted, certificate):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(**tls, ssl_certfile=certificate, ssl_keyfile=wrong)
+        assert str(caught.value) == f"{wrong} holds no key of {certificate} in PEM, without a passphrase"
+    with pytest.raises(SettingsError) as caught:
+        load_settings(ssl_cafile=certificates.authority)
+    assert str(caught.value) == (
+        "FLEXIHASH_SECURITY_PROTOCOL=PLAINTEXT takes no FLEXIHASH_SSL_CAFILE: set it to SSL or SASL_SSL, or unset"
+        " FLEXIHASH_SSL_CAFILE"
+    )
 
 
 def test_wrong_option_is_named_as_it_was_typed() -> None:
@@ -157,6 +217,21 @@ def test_logs_are_json_lines_without_secrets(capsys: pytest.CaptureFixture[str])
     assert (ours["event"], ours["process"], ours["level"], ours["n"]) == ("hello", "learner", "info", 1)
     assert ours["token"] == "(not shown)"
     assert (theirs["event"], theirs["level"]) == ("their (not shown)", "warning")
+
+
+@pytest.mark.usefixtures("_restored_logging")
+@pytest.mark.parametrize("log_format", ["json", "console"])
+@pytest.mark.parametrize("password", [PASSWORD, "it's", 'quoted "', "näive", "back\\slash"])
+def test_the_password_shows_in_no_form(capsys: pytest.CaptureFixture[str], password: str, log_format: str) -> None:
+    login = {"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "me"}
+    configure_logs(load_settings(**login, log_format=log_format, sasl_password=password), "learner")
+    token = f"\0me\0{password}"
+    for form in (token, repr(token), token.encode(), {"auth_bytes": token.encode(), "text": token}):
+        logging.getLogger("theirs").warning("%s", form)
+    lines = capsys.readouterr().err
+    assert lines.count("(not shown)") == 5
+    for piece in re.findall(r"\w+", password, re.ASCII):
+        assert len(piece) < 3 or piece not in lines, lines
 
 
 @pytest.mark.usefixtures("_restored_logging")
