@@ -10,7 +10,7 @@ import pytest
 
 from consumer.kafka import KafkaConnection, create_topic
 from service.embedded_broker import EmbeddedBroker
-from tests.integration.test_serve import Service
+from tests.integration.served import Service
 
 playwright = pytest.importorskip("playwright.sync_api", reason="make test-browser installs playwright")
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")

@@ -14,6 +14,7 @@ from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, Resourc
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
+from consumer.confluent import ConfluentSource
 from consumer.dead_letters import DeadLetters
 from consumer.errors import (
     AccessDenied,
@@ -92,12 +93,24 @@ def reject(connection: KafkaConnection, topic: str) -> None:
         letters.close()
 
 
+def read_by_confluent(connection: KafkaConnection, topic: str) -> list[bytes | None]:
+    source = ConfluentSource(connection, topic)
+    source.start({})
+    values: list[bytes | None] = []
+    deadline = monotonic() + PATIENCE_S
+    while len(values) < len(EVENTS) and monotonic() < deadline:
+        values += [value for fetch in source.poll(0.5) for value in fetch.values]
+    source.close()
+    return values
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_all_that_the_service_does_goes_by(kafka: ApacheKafka, topic_name: str, way: str) -> None:
     connection = connect(kafka, way)
     create_topic(connection, topic_name)
     publish(connection, topic_name)
     assert [record.value for record in read_topic(connection, topic_name)] == EVENTS
+    assert read_by_confluent(connection, topic_name) == EVENTS
     reject(connection, topic_name)
     assert [record.value for record in read_topic(connection, f"{topic_name}.dlq")] == [b"bad"]
     fence = Fence(connection, topic_name, "group")

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 
 from consumer.kafka import KafkaConnection, create_topic
-from tests.integration.test_serve import Launch, launch
+from tests.integration.served import Launch
 
 TOKEN = "tok-5d6f0c"
 TIMEOUT_S = 300  # half a minute on an idle machine
 
-__all__ = ["launch"]  # a fixture
 RUN = """
 import json, sys
 import schemathesis

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.brokers import USERNAME, ApacheKafka
-from tests.integration.test_serve import Launch, launch
+from tests.integration.served import Launch
 
-__all__ = ["launch"]  # a fixture
 TOKEN, WRONG_TOKEN, WRONG_PASSWORD = "tok-91b7c4e2", "tok-33aa0f5d", "pass-7d04e6b9"
 
 PAGES = ("/v1/model", "/v1/checkpoints", "/metrics", "/readyz", "/openapi.json", "/docs", "/")

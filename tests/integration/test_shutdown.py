@@ -14,9 +14,8 @@ from consumer.kafka import KafkaConnection, create_topic
 from consumer.publisher import Publisher
 from model.checkpoint import CheckpointStore, verify
 from producer import encode, replay, synthetic
-from tests.integration.test_serve import Launch, Service, launch
+from tests.integration.served import Launch, Service
 
-__all__ = ["launch"]  # a fixture
 GRACE_S = 30  # until a container's engine kills; docker-compose.yml gives a minute
 
 
