@@ -38,7 +38,7 @@ HOST = "127.0.0.1"
 PORT = 8080
 POLL_S = 0.2  # between two looks at the model
 LINE_S = 5.0  # between two lines where stderr is no terminal
-READY_S = 300.0  # a fresh clone compiles its kernels first, half a minute on a slow machine
+READY_S = 300.0  # a fresh clone compiles its kernels first; a busy machine takes long
 STOP_S = 3.0  # from being told to stop to being told to hurry; Ctrl-C must be through in 5
 HURRY_S = 1.0
 PREDICTIONS_PER_SECOND = 30.0
@@ -132,7 +132,7 @@ def run_demo(*, seconds: float | None, rate: float | None, port: int | None, as_
         port = _choose_port(port)
         url = f"http://{HOST}:{port}"
         family = stack.enter_context(_Family(folder))
-        display.say("starting the service; the first time, it compiles its kernels for half a minute ...")
+        display.say("starting the service; the first time, it compiles its kernels for ten seconds ...")
         family.start("serve", *_serve_arguments(servers, port, folder, memory))
         sample = list(islice(upcoming, 0, None, SAMPLE_STEP))
         client = stack.enter_context(httpx.Client(base_url=url, timeout=5.0))
