@@ -23,14 +23,12 @@ from model import kernel
 from model.tables import Tables
 from producer.events import encode
 from producer.flights import flights
-from service.settings import Settings
 
 TOPIC = "flights"
 N_PASSES = 2  # of all flights, into the topic
 N_TURNS = 3
 POLL_RECORDS = 4096  # as the learner's
 POLL_S = 0.5
-CLIENTS = ("kafka-python", "confluent")
 
 
 def read_by_kafka_python(servers: str, n: int) -> float:
@@ -78,9 +76,9 @@ def read_by_confluent(servers: str, n: int) -> float:
 
 def learn(servers: str, client: str, n: int, folder: Path) -> tuple[float, float]:
     """Seconds by wall clock and by the learner's CPU for each of the records; by the learner alone, without an API."""
-    settings: dict[str, object] = {"bootstrap_servers": servers, "topic": TOPIC, "checkpoint_seconds": 86_400}
-    if "kafka_client" in Settings.model_fields:
-        settings["kafka_client"] = client
+    settings: dict[str, object] = {
+        "bootstrap_servers": servers, "topic": TOPIC, "checkpoint_seconds": 86_400, "kafka_client": client
+    }  # fmt: skip
     with running(["service.learner"], settings, folder) as service:
         service.wait(lambda: service.status().tables is not None)
         tables = Tables.attach(service.memory / str(service.status().tables))
@@ -103,10 +101,8 @@ def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
         bare["confluent"] = read_by_confluent
     else:
         skipped.append(NO_CONFLUENT)
-    learners = [client for client in bare if client == CLIENTS[0] or "kafka_client" in Settings.model_fields]
-    skipped += [f"the learner has no client {client}" for client in bare if client not in learners]
     read_s: dict[str, list[float]] = {client: [] for client in bare}
-    learn_s: dict[str, list[tuple[float, float]]] = {client: [] for client in learners}
+    learn_s: dict[str, list[tuple[float, float]]] = {client: [] for client in bare}
     with broker() as servers, tempfile.TemporaryDirectory() as folder:
         fill(servers, TOPIC, chain.from_iterable(repeat(messages, N_PASSES)))
         say(f"{n:,} records are in the topic")
@@ -114,19 +110,18 @@ def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
             for client, read in bare.items():
                 read_s[client].append(read(servers, n) / n)
                 say(f"bare {client}: {1 / read_s[client][-1]:,.0f} records/s")
-            for client in learners:
+            for client in bare:
                 learn_s[client].append(learn(servers, client, n, Path(folder, f"{client}-{turn}")))
                 say(f"learner, {client}: {1 / learn_s[client][-1][0]:,.0f} records/s")
     rows = []
     for client in bare:
         bare_s = statistics.median(read_s[client])
         rows.append(Row("kafka", f"bare {client}", "rate", 1 / bare_s, "records/s"))
-        if client in learners:
-            wall_s = statistics.median(wall for wall, _ in learn_s[client])
-            used_s = statistics.median(used for _, used in learn_s[client])
-            case = f"learner, {client}"
-            rows += [
-                Row("kafka", case, "rate", 1 / wall_s, "records/s", bare_s / wall_s, "to the bare client", "higher"),
-                Row("kafka", case, "CPU time", used_s * 1e6, "us/record"),
-            ]
+        wall_s = statistics.median(wall for wall, _ in learn_s[client])
+        used_s = statistics.median(used for _, used in learn_s[client])
+        case = f"learner, {client}"
+        rows += [
+            Row("kafka", case, "rate", 1 / wall_s, "records/s", bare_s / wall_s, "to the bare client", "higher"),
+            Row("kafka", case, "CPU time", used_s * 1e6, "us/record"),
+        ]
     return rows, skipped
