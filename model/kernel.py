@@ -125,6 +125,9 @@ with_quick_variance = with_lane(QUICK_VARIANCE - WEIGHT_VARIANCE)
 get_quick = lane(QUICK)
 get_quick_variance = lane(QUICK_VARIANCE - WEIGHT_VARIANCE)
 
+BLOCK_BITS = 4
+BLOCK_ROWS = 1 << BLOCK_BITS  # rows whose newest change is looked up at once, by whoever copies what changed
+
 # --- one row of `numbers`: float64 ----------------------------------------------------------------------------------
 
 COUNT, MEDIAN, DEVIATION = 0, 1, 2  # deviation: mean absolute deviation from the median
@@ -167,13 +170,14 @@ FORGET_COARSE[FORGET_COARSE < 1e-37] = 0.0  # numbers so small are slow
 
 
 class Memory(NamedTuple):
-    """Where the tensors of `model.tables` begin, and how many rows they have."""
+    """Where the memory of `model.tables` begins, and how many rows it has."""
 
     n_rows: int
     table: int
     touched: int
     numbers: int
     state: int
+    blocks: int  # (n_rows / BLOCK_ROWS,) int64: the newest `touched` of each block of rows
 
 
 class Events(NamedTuple):
@@ -495,6 +499,7 @@ def pinball(error, quantile):  # type: ignore[no-untyped-def]
 def update_rows(n, memory, scratch):  # type: ignore[no-untyped-def]
     """Moves every active row by its expert's step; a row's first touch by an event also ages it to this event."""
     touched, row, forget = int64s(memory.touched), int64s(scratch.row), float32s(scratch.forget)
+    blocks = int64s(memory.blocks)
     step, shrink = float64s(scratch.step), float64s(scratch.shrink)
     steps, shrinks = float32s(scratch.steps), float32s(scratch.shrinks)
     for k in range(N_PARAMETERS):
@@ -508,6 +513,7 @@ def update_rows(n, memory, scratch):  # type: ignore[no-untyped-def]
         variances = load8(record + PARAMETER_BYTES)
         if touched[row[j]] != tick:
             touched[row[j]] = tick
+            blocks[row[j] >> BLOCK_BITS] = tick
             parameters = with_quick(parameters, get_quick(parameters) * forget[j])
             variances = age(variances, forget[j], scratch.aging)
         slope = load16(scratch.slope + PARAMETER_BYTES * j)

@@ -80,7 +80,12 @@ class OnlineModel:
         )
         self._task = TASK_NUMBERS[tables.config.task]
         self._memory = kernel.Memory(
-            tables.config.n_rows, *(tensors[name].data_ptr() for name in ("table", "touched", "numbers", "state"))
+            n_rows=tables.config.n_rows,
+            table=tensors["table"].data_ptr(),
+            touched=tensors["touched"].data_ptr(),
+            numbers=tensors["numbers"].data_ptr(),
+            state=tensors["state"].data_ptr(),
+            blocks=tables.blocks.ctypes.data,
         )
         self._touched = tensors["touched"].numpy()
         self._state = tensors["state"].numpy()

@@ -16,20 +16,23 @@ from model.config import ModelConfig
 from model.tables import Tables
 
 FEW_ROWS = 1 << 15  # and
-FEW_EVENTS = 4096  # of some rows each: what is copied within milliseconds needs no preparation
-MAX_PASSES = 6  # of a preparation: where learning outruns copying, more do not bring it closer
+FEW_EVENTS = 1024  # of some rows each: what is copied within milliseconds needs no preparation
+MAX_PASSES = 10  # of a preparation: where learning outruns copying, more do not bring it closer
 ROW_TENSORS = ("table", "numbers", "touched")  # copied row by row; the others are small and copied whole
 
 
 @njit(cache=True, nogil=True)
-def _copy_changed(since, table, numbers, touched, to_table, to_numbers, to_touched):  # type: ignore[no-untyped-def]
+def _copy_changed(since, block_rows, blocks, table, numbers, touched, to_table, to_numbers, to_touched):  # type: ignore[no-untyped-def]
     n = 0
-    for row in range(len(touched)):
-        if touched[row] > since:
-            to_table[row] = table[row]
-            to_numbers[row] = numbers[row]
-            to_touched[row] = touched[row]
-            n += 1
+    for block in range(len(blocks)):
+        if blocks[block] > since:
+            begin = block * block_rows
+            for row in range(begin, min(begin + block_rows, len(touched))):
+                if touched[row] > since:
+                    to_table[row] = table[row]
+                    to_numbers[row] = numbers[row]
+                    to_touched[row] = touched[row]
+                    n += 1
     return n
 
 
@@ -71,6 +74,8 @@ class Shadow:
         live = self._tables.tensors
         n_rows: int = _copy_changed(
             self._since,
+            kernel.BLOCK_ROWS,
+            self._tables.blocks,
             *(live[name].numpy() for name in ROW_TENSORS),
             *(self.tensors[name].numpy() for name in ROW_TENSORS),
         )

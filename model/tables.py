@@ -51,12 +51,16 @@ class Tables:
     """All tensors of one model, and the lock that keeps a reader from seeing half an update.
 
     One process writes; any number may read. On plain memory the lock does nothing: one thread owns such tables.
+
+    `blocks` (n_rows / BLOCK_ROWS,) int64 is the writer's own: the last of its events that moved a row of each block. So what
+    changed is found without looking at every row.
     """
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor], directory: Path | None = None) -> None:
         self.config = config
         self.tensors = dict(tensors)
         self.directory = directory
+        self.blocks = np.zeros(-(-config.n_rows // kernel.BLOCK_ROWS), np.int64)
         self._locks = [_open_lock(directory / name) for name in (GATE_FILE, LOCK_FILE)] if directory else []
 
     @classmethod

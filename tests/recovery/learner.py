@@ -95,8 +95,8 @@ def plant(bug: str) -> None:
     elif bug == "shadow_row":
         copy = model.saving._copy_changed
 
-        def skip_last_row(since: int, *arrays: Any) -> Any:
-            return copy(since, *(array[:-1] for array in arrays))
+        def skip_last_row(since: int, block_rows: int, blocks: Any, *arrays: Any) -> Any:
+            return copy(since, block_rows, blocks, *(array[:-1] for array in arrays))
 
         model.saving._copy_changed = skip_last_row
     else:
