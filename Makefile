@@ -30,8 +30,11 @@ scatter: $(SCATTER) ## Compile torch-scatter into .venv (4 minutes)
 demo: $(READY) ## Learn real flights from an embedded broker while predicting them over HTTP
 	.venv/bin/flexihash demo
 
-test: $(READY) ## Run all tests; those on Apache Kafka too where KAFKA_HOME names its folder
+test: $(READY) ## Run the tests; those on Apache Kafka too where KAFKA_HOME names its folder
 	$(RUN) pytest
+
+test-recovery: $(READY) ## Run the tests that kill, damage and fill up; KAFKA_HOME as above
+	$(RUN) pytest tests/recovery
 
 check: $(READY) ## Check style, types, import directions, and the pinned packages for known vulnerabilities
 	.venv/bin/ruff check .
@@ -75,4 +78,4 @@ soak: $(READY) ## Kill the service ROUNDS times on a real broker, and compare wi
 clean: ## Remove .venv and everything built
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup scatter demo test check bench profile up down test-docker test-browser soak clean
+.PHONY: help setup scatter demo test test-recovery check bench profile up down test-docker test-browser soak clean

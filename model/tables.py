@@ -52,8 +52,8 @@ class Tables:
 
     One process writes; any number may read. On plain memory the lock does nothing: one thread owns such tables.
 
-    `blocks` (n_rows / BLOCK_ROWS,) int64 is the writer's own: the last of its events that moved a row of each block. So what
-    changed is found without looking at every row.
+    `blocks` (n_rows / BLOCK_ROWS,) int64 is the writer's own: the last of its events that moved a row of each block. It
+    finds what changed without a look at every row.
     """
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor], directory: Path | None = None) -> None:
