@@ -1,7 +1,7 @@
 """The learner's compiled core: what a row holds, the experts, and one event's way through them.
 
-Everything that is compiled stands in this one file, constants included: Numba's cache watches the file of a function
-only, so a constant changed elsewhere would go on living in compiled code.
+Everything that is compiled stands in this one file, constants included, but for the vectors' operations: Numba's cache
+watches the file of a function only, so a constant changed elsewhere would go on living in compiled code.
 
 The model is a factorization machine (Rendle 2010) over hashed rows whose every parameter carries its variance and
 learns by a diagonal extended Kalman filter, which is online natural gradient (Ollivier 2018). For a parameter t with
@@ -36,7 +36,8 @@ from model.vectors import (
     with_lane,
 )
 
-# Stages of an event are inlined (forceinline): Numba counts references of every array at a call, atomically.
+# Stages of an event are inlined, and take memory by address: Numba counts references of arrays, atomically, and a vector
+# that is passed to a function goes through memory.
 
 # --- experts --------------------------------------------------------------------------------------------------------
 
@@ -181,7 +182,7 @@ class Memory(NamedTuple):
 
 
 class Events(NamedTuple):
-    """Where B events with nnz features lie, and where what is found goes."""
+    """Where the arrays of a `model.features.Batch` begin."""
 
     rows: int  # (nnz,) int64
     offsets: int  # (B + 1,) int64
