@@ -36,8 +36,8 @@ from model.vectors import (
     with_lane,
 )
 
-# Stages of an event are inlined, and take memory by address: Numba counts references of arrays, atomically, and a vector
-# that is passed to a function goes through memory.
+# Stages of an event are inlined and take memory by address: Numba counts references of arrays, atomically, and passes
+# vectors through memory.
 
 # --- experts --------------------------------------------------------------------------------------------------------
 
