@@ -61,7 +61,10 @@ def read_by_confluent(servers: str, n: int) -> float:
     from confluent_kafka import Consumer
     from confluent_kafka import TopicPartition as Partition
 
-    consumer = Consumer({"bootstrap.servers": servers, "group.id": "bench", "enable.auto.commit": False})
+    from consumer.confluent import QUEUE_BACKOFF_MS
+
+    settings = {"bootstrap.servers": servers, "group.id": "bench", "enable.auto.commit": False}
+    consumer = Consumer({**settings, "fetch.queue.backoff.ms": QUEUE_BACKOFF_MS})
     try:
         consumer.assign([Partition(TOPIC, 0, 0)])
         got, start = 0, 0.0

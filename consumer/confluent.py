@@ -26,6 +26,7 @@ from kafka.errors import (
 from consumer.kafka import MAX_FETCH_BYTES, MAX_RECONNECT_BACKOFF_MS, REQUEST_TIMEOUT_MS, KafkaConnection, KafkaSource
 from consumer.source import Fetch, Record
 
+QUEUE_BACKOFF_MS = 10  # once 100,000 records wait here, before more are asked for; librdkafka's own 1 s keeps us waiting
 UNREADABLE = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED)
 
 log = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ def _settings(connection: KafkaConnection) -> dict[str, Any]:
         "isolation.level": "read_committed",
         "check.crcs": True,
         "max.partition.fetch.bytes": MAX_FETCH_BYTES,
+        "fetch.queue.backoff.ms": QUEUE_BACKOFF_MS,
         "reconnect.backoff.max.ms": MAX_RECONNECT_BACKOFF_MS,
         "socket.timeout.ms": REQUEST_TIMEOUT_MS,
         "log_level": 2,  # critical: every attempt to reconnect would be an error
