@@ -90,7 +90,8 @@ def load(path: Path) -> Run:
 def save(run: Run, folder: Path) -> None:
     """Writes latest.json and latest.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "latest.json").write_bytes(msgspec.json.format(msgspec.json.encode(run, enc_hook=float), indent=1) + b"\n")
+    encoded = msgspec.json.encode(run, enc_hook=float)  # for numpy's numbers
+    (folder / "latest.json").write_bytes(msgspec.json.format(encoded, indent=1) + b"\n")
     (folder / "latest.md").write_text(to_markdown(run), encoding="utf-8")
 
 
