@@ -31,7 +31,7 @@ class Row:
     section: str
     case: str
     measure: str
-    value: float
+    value: float | None
     unit: str
     ratio: float | None = None
     ratio_of: str = ""
@@ -69,8 +69,10 @@ class Run:
     failed: dict[str, str]
 
 
-def describe(value: float) -> str:
-    """A figure with the digits that mean something."""
+def describe(value: float | None) -> str:
+    """A figure with the digits that mean something; JSON has no NaN, which becomes None."""
+    if value is None:
+        return "nan"
     size = abs(value)
     return f"{value:,.0f}" if size >= 1000 else f"{value:.1f}" if size >= 100 else f"{value:.4g}"
 
