@@ -59,6 +59,7 @@ class _Consumer:
     def __init__(self, connection: KafkaConnection) -> None:
         self._consumer = confluent_kafka.Consumer(_settings(connection), logger=log)
         self._to_assign: dict[Any, int] = {}
+        self._failure: Exception | None = None  # behind the records that were handed out last
 
     def assign(self, partitions: Sequence[Any]) -> None:
         self._to_assign = dict.fromkeys(partitions, confluent_kafka.OFFSET_BEGINNING)
@@ -68,7 +69,12 @@ class _Consumer:
         self._to_assign[at] = position
 
     def poll(self, timeout_ms: int, max_records: int = 500) -> dict[Any, list[Any]]:
-        """Waits for the first record only, and then takes what is there."""
+        """Waits for the first record only, and then takes what is there.
+
+        What comes behind an error is dropped: after it, whoever reads begins anew behind what was handed out.
+        """
+        if self._failure is not None:
+            raise self._failure
         if self._to_assign:
             self._consumer.assign([_place(at, position) for at, position in self._to_assign.items()])
             self._to_assign = {}
@@ -81,8 +87,8 @@ class _Consumer:
                 batches[TopicPartition(message.topic(), message.partition())].append(message)
             elif not batches:
                 raise self._translate(message)
-            else:  # what came before it is handed out; it comes again where that ends
-                self._rewind(batches)
+            else:
+                self._failure = self._translate(message)
                 break
         return batches
 
@@ -97,29 +103,22 @@ class _Consumer:
         return int(self._to_assign.get(at, position))
 
     def beginning_offsets(self, partitions: Sequence[Any], timeout_ms: int) -> dict[Any, int]:
-        return {at: self._watermarks(at, timeout_ms)[0] for at in partitions}
+        return {at: low for at, (low, _) in self._watermarks(partitions, timeout_ms).items()}
 
     def end_offsets(self, partitions: Sequence[Any], timeout_ms: int) -> dict[Any, int]:
-        return {at: self._watermarks(at, timeout_ms)[1] for at in partitions}
+        return {at: high for at, (_, high) in self._watermarks(partitions, timeout_ms).items()}
 
     def close(self) -> None:
         self._consumer.close()
 
-    def _watermarks(self, at: Any, timeout_ms: int) -> tuple[int, int]:
+    def _watermarks(self, partitions: Sequence[Any], timeout_ms: int) -> dict[Any, tuple[int, int]]:
+        timeout_s = timeout_ms / 1000
         try:
-            self._consumer.list_topics(at.topic, timeout_ms / 1000)  # or a partition may be too new for it
-            low, high = self._consumer.get_watermark_offsets(_place(at), timeout=timeout_ms / 1000)
+            for topic in {at.topic for at in partitions}:
+                self._consumer.list_topics(topic, timeout_s)  # or a partition may be too new for it
+            return {at: self._consumer.get_watermark_offsets(_place(at), timeout=timeout_s) for at in partitions}
         except confluent_kafka.KafkaException as failure:
             raise _translate(failure.args[0]) from failure
-        return int(low), int(high)
-
-    def _rewind(self, batches: Mapping[Any, Sequence[Any]]) -> None:
-        for at in self._consumer.assignment():
-            key = TopicPartition(at.topic, at.partition)
-            handed_out = batches.get(key)
-            self._to_assign[key] = (
-                handed_out[-1].offset() + 1 if handed_out else self._consumer.position([at])[0].offset
-            )
 
     def _translate(self, message: Any) -> Any:
         error = message.error()
