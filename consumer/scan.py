@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+from model.vectors import loader, store
 
 LEFT, LEARN, UNLABELLED = 0, 1, 2  # what becomes of a message
 
@@ -162,34 +163,10 @@ def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], limits: Lim
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
-def _load(loaded: Any, extended: Any) -> Any:
-    """A function that loads an integer of the type `loaded` from any address, as the type `extended`."""
-
-    def load(typing_context: Any, address: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            place = builder.inttoptr(arguments[0], context.get_value_type(loaded).as_pointer())
-            number = builder.load(place, align=1)
-            return number if loaded.bitwidth == 64 else builder.zext(number, context.get_value_type(extended))
-
-        return extended(types.int64), generate
-
-    return intrinsic(load)
-
-
-def _store(typing_context: Any, address: Any, number: Any) -> Any:
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        place = builder.inttoptr(arguments[0], arguments[1].type.as_pointer())
-        builder.store(arguments[1], place, align=1)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, number), generate
-
-
-byte = _load(types.uint8, types.int64)
-word32 = _load(types.uint32, types.uint64)
-word64 = _load(types.uint64, types.uint64)
-signed64 = _load(types.int64, types.int64)
-store: Any = intrinsic(_store)  # a number at an address, in as many bytes as its type has
+byte = loader(types.uint8, types.int64)
+word32 = loader(types.uint32, types.uint64)
+word64 = loader(types.uint64)
+signed64 = loader(types.int64)
 
 
 @njit

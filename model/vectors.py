@@ -75,28 +75,29 @@ def _smaller(typing_context: Any, x: Any, y: Any) -> Any:
 smaller: Any = intrinsic(_smaller)
 
 
-def _load(n_lanes: int) -> Any:
-    vector = VECTORS[n_lanes]
+def loader(loaded: Any, extended: Any = None) -> Any:
+    """A function that loads what is of the type `loaded` from any address; an integer as the wider type `extended`."""
 
     def load(typing_context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            pointer = builder.inttoptr(arguments[0], context.get_value_type(vector).as_pointer())
-            return builder.load(pointer, align=4)
+            pointer = builder.inttoptr(arguments[0], context.get_value_type(loaded).as_pointer())
+            value = builder.load(pointer, align=1)
+            return value if extended is None else builder.zext(value, context.get_value_type(extended))
 
-        return vector(types.int64), generate
+        return (extended or loaded)(types.int64), generate
 
     return intrinsic(load)
 
 
-load8, load16 = _load(8), _load(16)
+load8, load16 = loader(VECTORS[8]), loader(VECTORS[16])
 
 
 def _store(typing_context: Any, address: Any, value: Any) -> Any:
-    """Writes a vector, or a number, to an address that is a multiple of 4."""
+    """Writes a vector, or a number, to any address."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         pointer = builder.inttoptr(arguments[0], arguments[1].type.as_pointer())
-        builder.store(arguments[1], pointer, align=4)
+        builder.store(arguments[1], pointer, align=1)
         return context.get_dummy_value()
 
     return types.void(types.int64, value), generate
