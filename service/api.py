@@ -16,6 +16,7 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from service import routes
 from service.connections import BoundedProtocol
@@ -79,6 +80,22 @@ def _report_end(following: asyncio.Task[None]) -> None:
         log.critical("cannot follow the learner any more", exc_info=error)
 
 
+def create_server(app: ASGIApp) -> uvicorn.Server:
+    """uvicorn for `app`, as we have it."""
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=BoundedProtocol,
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=int(GRACE_S),
+    )
+    return uvicorn.Server(config)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM, then finishes the requests under way; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m service.api", description=__doc__)
@@ -90,20 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return MUST_MEND
     configure_logs(settings, "api")
-    config = uvicorn.Config(
-        create_app(settings),
-        loop="uvloop",
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=int(GRACE_S),
-    )
     # uvicorn repeats the signal when it is done; without this, it would then kill us.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[socket.socket(fileno=fd)])
+    create_server(create_app(settings)).run(sockets=[socket.socket(fileno=fd)])
     return 0
 
 

@@ -80,7 +80,9 @@ class DocumentedApp(FastAPI):
     """FastAPI, with the schemas of our messages in its document."""
 
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document."""
+        """The OpenAPI document, made once."""
+        if self.openapi_schema:
+            return self.openapi_schema
         document = super().openapi()
         _, schemas = msgspec.json.schema_components(ANSWERS, ref_template="#/components/schemas/{name}")
         settings: Settings = self.state.parts.settings

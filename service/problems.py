@@ -97,8 +97,7 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
         405: f"{request.url.path} doesn't take {request.method}",
     }
     headers = dict(error.headers or {})
-    documented = request.app.openapi()["paths"].get(request.url.path)
-    if error.status_code == 405 and documented:  # the router itself names the methods of the path's first route only
-        headers["Allow"] = ", ".join(sorted(documented)).upper()
+    if error.status_code == 405 and (documented := request.app.openapi()["paths"].get(request.url.path)):
+        headers["Allow"] = ", ".join(sorted(documented)).upper()  # the router names the path's first route only
     problem = Problem(error.status_code, details.get(error.status_code, error.detail), headers=headers)
     return render_problem(problem, request.state.request_id)
