@@ -8,11 +8,10 @@ from __future__ import annotations
 import socket
 import sys
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from bench.load import HOST, PATH
-from service.connections import BoundedProtocol
+from service.api import create_server
 
 ANSWER = b'{"predictions":[0.25],"version":{"events":1,"seconds_behind":0.0}}'
 
@@ -28,17 +27,7 @@ async def answer(request: Request) -> Response:
 
 def main() -> None:
     listening = socket.create_server((HOST, int(sys.argv[1])), backlog=2048)
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=BoundedProtocol,
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-    )
-    uvicorn.Server(config).run(sockets=[listening])
+    create_server(app).run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -14,15 +14,12 @@ import argparse
 import json
 import os
 import random
-import shutil
 import signal
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from itertools import islice
@@ -32,10 +29,10 @@ from typing import Any
 import httpx
 import numpy as np
 
+from bench.processes import WAIT_S, Service
 from bench.topics import broker, fill
 from consumer.kafka import KafkaConnection
 from consumer.publisher import Publisher
-from consumer.status import LearnerStatus, read_status
 from model import kernel
 from model.tables import Tables
 from producer import encode, replay
@@ -43,7 +40,6 @@ from producer.events import Event
 
 TOPIC = "visits"
 PORT = 18_439
-WAIT_S = 300.0
 N_BACKLOG = 400_000
 TRICKLE_PER_S = 1_000.0  # while the learner is killed
 STAGES = ("noticed", "imports", "tables", "checkpoint", "kernels", "connect", "first event")
@@ -62,43 +58,25 @@ def visits(seed: int) -> Iterator[Event]:
         yield {"features": features, "label": int(draw.random() < 0.2), "id": "", "timestamp": ""}
 
 
-class Service:
+class Recovering(Service):
     """`flexihash serve` on a table of `n_rows`, its log read as it is written."""
 
     def __init__(self, bootstrap_servers: str, n_rows: int, folder: Path) -> None:
-        self.memory = Path(f"/dev/shm/flexihash-bench-{os.getpid()}")
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=WAIT_S)
-        self._log = folder / "log"
-        environment = {
-            **os.environ,
-            "FLEXIHASH_BOOTSTRAP_SERVERS": bootstrap_servers,
-            "FLEXIHASH_TOPIC": TOPIC,
-            "FLEXIHASH_PORT": str(PORT),
-            "FLEXIHASH_N_ROWS": str(n_rows),
-            "FLEXIHASH_MEMORY_DIR": str(self.memory),
-            "FLEXIHASH_CHECKPOINT_DIR": str(folder / "checkpoints"),
-            "FLEXIHASH_CHECKPOINT_KEEP": "1",
-            "FLEXIHASH_CHECKPOINT_SECONDS": "86400",
-            "FLEXIHASH_LOG_FORMAT": "json",
+        settings = {
+            "bootstrap_servers": bootstrap_servers,
+            "topic": TOPIC,
+            "port": PORT,
+            "n_rows": n_rows,
+            "checkpoint_keep": 1,
+            "checkpoint_seconds": 86_400,
+            "log_format": "json",
         }
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "service", "serve"], env=environment, stderr=log
-            )
-
-    def status(self) -> LearnerStatus:
-        return read_status(self.memory) or LearnerStatus()
-
-    def wait(self, is_done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + WAIT_S
-        while not is_done():
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                raise SystemExit(f"the service does not go on:\n{self._log.read_text()}")
-            time.sleep(0.001)
+        super().__init__(["service", "serve"], settings, folder)
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=WAIT_S)
 
     def logged(self, process: str, event: str, after: float) -> dict[str, Any] | None:
         """The first such line since `after` (Unix time), with its own time as `at`."""
-        for text in self._log.read_text().splitlines():
+        for text in self.log.read_text().splitlines():
             line: dict[str, Any] = json.loads(text)
             line["at"] = datetime.fromisoformat(line["timestamp"]).timestamp()
             if line["at"] > after and line["process"] == process and line["event"] == event:
@@ -107,12 +85,10 @@ class Service:
 
     def close(self) -> None:
         self.http.close()
-        self._process.send_signal(signal.SIGTERM)
-        self._process.wait(120)
-        shutil.rmtree(self.memory, ignore_errors=True)
+        super().close()
 
 
-def measure_checkpoint(service: Service, at_event: int) -> dict[str, Any]:
+def measure_checkpoint(service: Recovering, at_event: int) -> dict[str, Any]:
     """Saves one in the midst of ingest."""
     service.wait(lambda: service.status().events >= at_event)
     events = service.status().events
@@ -123,7 +99,7 @@ def measure_checkpoint(service: Service, at_event: int) -> dict[str, Any]:
     }
 
 
-def measure_recovery(service: Service) -> dict[str, float]:
+def measure_recovery(service: Recovering) -> dict[str, float]:
     """Kills the learner; seconds of each stage until it learned the first event that no checkpoint holds."""
     service.wait(lambda: service.http.get("/readyz").status_code == 200)
     pid = service.status().pid
@@ -157,7 +133,7 @@ def run(n_rows: int, n_rounds: int) -> dict[str, Any]:
     with broker() as servers, tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         fill(servers, TOPIC, encode(islice(visits(0), N_BACKLOG)))
         publisher = Publisher(KafkaConnection(servers), TOPIC)
-        service = Service(servers, n_rows, Path(folder))
+        service = Recovering(servers, n_rows, Path(folder))
         try:
             checkpoints = [measure_checkpoint(service, N_BACKLOG // 4)]
             with held(service.status().pid):  # so that producer and learner do not share the cores
