@@ -17,7 +17,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.comparison import compare
-from bench.results import load, save, show
+from bench.report import save, show
+from bench.results import load
 from bench.sections import SECTIONS, run
 
 RESULTS = Path(__file__).parent / "results"

@@ -27,10 +27,12 @@ def _judge(before: Row, after: Row | None) -> list[str]:
     if after is None:
         return [f"{before.name}: missing; it was {before.value:.4g} {before.unit}"]
     complaints = []
-    # Each test is put so that NaN fails it.
-    if before.allowed_loss is not None and not after.value <= before.value + before.allowed_loss:
+    # Each test is put so that NaN fails it; a file of results has None for it.
+    is_compared = before.allowed_loss is not None and before.value is not None
+    if is_compared and (after.value is None or not after.value <= before.value + before.allowed_loss):
+        found = "nan" if after.value is None else f"{after.value:.4f}"
         complaints.append(
-            f"{before.name}: {after.value:.4f} {after.unit} was {before.value:.4f}; "
+            f"{before.name}: {found} {after.unit} was {before.value:.4f}; "
             f"at most {before.allowed_loss:g} more is allowed"
         )
     if before.better is not None and before.ratio is not None and not _is_kept(before, after):

@@ -25,16 +25,24 @@ class Service:
     Args:
         arguments: after `python -P -m`.
         settings: by their names in lower case.
+        environment: further variables of its own.
     """
 
-    def __init__(self, arguments: list[str], settings: Mapping[str, object], folder: Path) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        settings: Mapping[str, object],
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.memory = Path(f"/dev/shm/flexihash-bench-{os.getpid()}-{time.monotonic_ns()}")
         self.log = folder / "log"
         mine = {"memory_dir": self.memory, "checkpoint_dir": folder / "checkpoints", **settings}
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEXIHASH_")}
-        environment = {**inherited, **{f"FLEXIHASH_{name.upper()}": str(value) for name, value in mine.items()}}
+        named = {f"FLEXIHASH_{name.upper()}": str(value) for name, value in mine.items()}
+        everything = {**inherited, **named, **(environment or {})}
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen([sys.executable, "-P", "-m", *arguments], env=environment, stderr=log)
+            self._process = subprocess.Popen([sys.executable, "-P", "-m", *arguments], env=everything, stderr=log)
 
     @property
     def pid(self) -> int:
@@ -67,10 +75,15 @@ class Service:
 
 
 @contextmanager
-def running(arguments: list[str], settings: Mapping[str, object], folder: Path) -> Iterator[Service]:
+def running(
+    arguments: list[str],
+    settings: Mapping[str, object],
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Service]:
     """A service that is ended afterwards, whatever happens."""
     folder.mkdir(parents=True, exist_ok=True)
-    service = Service(arguments, settings, folder)
+    service = Service(arguments, settings, folder, environment)
     try:
         yield service
     finally:

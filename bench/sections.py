@@ -20,6 +20,7 @@ SECTIONS = {
     "decode": "from JSON bytes to hashed rows, beside msgspec alone",
     "kafka": "from the topic to the table, beside the bare client",
     "http": "predictions over HTTP, idle and under ingest, beside a bare route",
+    "start": "from the command to the first prediction, with kernels cached and with none",
     "checkpoint": "pause, duration, size, and recovery from SIGKILL",
     "memory": "bytes a row, and both processes as distinct features grow to 10^8",
     "pooling": "the library's pooling beside torch's and the upstream way",

@@ -44,6 +44,7 @@ def test_what_is_as_good_or_better_passes(after: Row) -> None:
         (replace(LATENCY, ratio=float("nan")), "ratio nan was 1.10"),
         (replace(LOSS, value=0.4221), "0.4221 log loss was 0.4200; at most 0.002 more"),
         (replace(LOSS, value=float("nan")), "nan log loss was 0.4200"),
+        (replace(LOSS, value=None), "nan log loss was 0.4200"),
     ],
 )
 def test_what_is_worse_is_named(after: Row, words: str) -> None:
