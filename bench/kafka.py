@@ -82,7 +82,7 @@ def learn(servers: str, client: str, n: int, folder: Path) -> tuple[float, float
     settings: dict[str, object] = {
         "bootstrap_servers": servers, "topic": TOPIC, "checkpoint_seconds": 86_400, "kafka_client": client
     }  # fmt: skip
-    with running(["service.learner"], settings, folder) as service:
+    with running(["service.child", "learner"], settings, folder) as service:
         service.wait(lambda: service.status().tables is not None)
         tables = Tables.attach(service.memory / str(service.status().tables))
         state = tables.tensors["state"].numpy()

@@ -118,7 +118,7 @@ def _grow(folder: Path, say: Callable[[str], None]) -> Iterator[Row]:
     ):
         settings = {"FLEXIHASH_MEMORY_DIR": str(folder), "FLEXIHASH_CHECKPOINT_DIR": checkpoints}
         api = subprocess.Popen(
-            [sys.executable, "-m", "service.api", "--fd", str(listening.fileno())],
+            [sys.executable, "-m", "service.child", "api", "--fd", str(listening.fileno())],
             env={**os.environ, **settings},
             pass_fds=[listening.fileno()],
             stderr=subprocess.DEVNULL,

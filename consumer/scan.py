@@ -71,6 +71,7 @@ class Limits(NamedTuple):
     Args:
         is_whole: the features are the whole event, not an object in it.
         has_ignored: some name is IGNORED.
+        needs_label: an event without a label is UNLABELLED, and its features are not kept.
         is_binary: labels are 0 or 1; else from `lowest` to `highest`.
         max_weight, max_features, max_name_bytes, max_event_bytes: an event beyond is left.
         n_rows: a power of two.
@@ -78,6 +79,7 @@ class Limits(NamedTuple):
 
     is_whole: bool
     has_ignored: bool
+    needs_label: bool
     is_binary: bool
     lowest: float
     highest: float
@@ -587,7 +589,7 @@ def scan_event(event, end, names, limits, slots, found, first):  # type: ignore[
     c, i = skip_space(i + 1)
     if i != end or n - first > limits.max_features or not (limits.is_whole or met & FEATURES):
         return left
-    if not has_label:
+    if limits.needs_label and not has_label:
         return UNLABELLED, first, label, weight
     return LEARN, n, label, weight
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 STATUS_FILE = "status.json"
+CHECKPOINT_REQUEST = "checkpoint.request"  # a file beside it: the learner saves when it sees it, and removes it first
 STALE_AFTER_S = 5.0  # a learner that has not written for so long is taken for dead or stuck
 
 State = Literal[

@@ -10,7 +10,7 @@ events.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from model.features import Batch, Feature, FeatureRules, flatten, hash_features
 from model.kernel import LABEL_LIMIT
 from model.learner import check_label
 
+FEW_INSTANCES = 3  # so few are parsed in less time than it takes to begin a scan
 MAX_WEIGHT = 1e6  # an event that counts more than a million times is a mistake, and would drown the stream
 
 
@@ -90,6 +91,8 @@ class EventDecoder:
         self._left_out = frozenset(outer.union(format.ignored_features))
         self._names = pack_names(self._name_roles())
         self._limits = self._scan_limits()
+        self._instance_names = pack_names(dict.fromkeys(self._left_out, IGNORED))
+        self._instance_limits = self._limits._replace(is_whole=True, needs_label=False)
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """Decodes N messages; never raises for what is in them."""
@@ -98,6 +101,22 @@ class EventDecoder:
         scanned = scan(values, self._names, self._limits)
         parsed = self._parse_all(values, np.flatnonzero(scanned.outcomes == LEFT).tolist())
         return _merge(scanned, parsed)
+
+    def decode_instances(self, instances: Sequence[bytes], read: Callable[[int], list[Feature]], n_rows: int) -> Batch:
+        """Hashed features of B instances: what `hash_features` would make of `read(0)`, `read(1)` and so on.
+
+        Args:
+            instances: the JSON of each, an object of features.
+            read: flat features of the instance at a place, which the fast path left; what it raises comes through.
+            n_rows: of the table, a power of two.
+        """
+        if self.format.rules.has_globs or len(instances) < FEW_INSTANCES:
+            return hash_features([read(place) for place in range(len(instances))], n_rows)
+        scanned = scan(instances, self._instance_names, self._instance_limits._replace(n_rows=n_rows))
+        left = np.flatnonzero(scanned.outcomes == LEFT)
+        batch = hash_features([read(place) for place in left.tolist()], n_rows)
+        parsed = Decoded(batch, np.zeros(len(left)), np.ones(len(left)), left, rejections=[], n_unlabelled=0)
+        return _merge(scanned, parsed).batch
 
     def warm_up(self) -> None:
         """Compiles or loads the compiled part, so that the first event doesn't wait for it."""
@@ -180,6 +199,7 @@ class EventDecoder:
         return Limits(
             is_whole=not self.format.features_field,
             has_ignored=bool(self._left_out),
+            needs_label=True,
             is_binary=self.task is Task.BINARY,
             lowest=0.0 if self.task is Task.COUNTS else -LABEL_LIMIT,
             highest=LABEL_LIMIT,

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from model import kernel
 from model.config import ModelConfig, Task
 from model.errors import LabelError
-from model.features import Batch, hash_features
+from model.features import Batch
 from model.metrics import ProgressiveMetrics
 from model.tables import METRICS_PREFIX, Tables
 
@@ -171,7 +171,7 @@ class OnlineModel:
     def warm_up(self) -> None:
         """Compiles or loads the kernels, on tables of its own, so that the first event doesn't wait for them."""
         model = OnlineModel(Tables.create(ModelConfig(task=self.config.task, n_rows=2)))
-        batch = hash_features([[("warm", 1.0)]], 2)
+        batch = Batch(np.zeros(1, np.int64), np.array([0, 1]), np.ones(1), np.ones(1, np.bool_))
         model.learn(batch, np.ones(1))
         model.predict(batch)
         model.report()

@@ -1,11 +1,9 @@
-"""The HTTP API as an ASGI app, and `python -m service.api`: one process that serves it on an inherited socket."""
+"""The HTTP API as an ASGI app, and the process that serves it on an inherited socket."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
-import os
 import signal
 import socket
 import sys
@@ -98,7 +96,7 @@ def create_server(app: ASGIApp) -> uvicorn.Server:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM, then finishes the requests under way; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m service.api", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m service.child api", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="file descriptor of the listening socket")
     fd: int = parser.parse_args(arguments).fd
     try:
@@ -111,9 +109,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: None)
     create_server(create_app(settings)).run(sockets=[socket.socket(fileno=fd)])
     return 0
-
-
-if __name__ == "__main__":
-    code = main()
-    logging.shutdown()
-    os._exit(code)  # not sys.exit: a thread that waits for an absent broker must not hold up the end

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ from fastapi import Request
 from consumer.errors import EventRejected
 from consumer.wire import EventDecoder
 from model.errors import FeatureError
-from model.features import Feature, hash_features
+from model.features import Batch, Feature, hash_features
 from service.problems import Problem
 
 JSON = "application/json"
@@ -108,6 +108,19 @@ def split_events(body: bytes, media_type: str, decoder: EventDecoder, max_events
     for index, event in enumerate(events):
         _check_event(event, index, decoder)
     return events
+
+
+def hash_instances(instances: Sequence[msgspec.Raw], first: int, decoder: EventDecoder, n_rows: int) -> Batch:
+    """Hashed features of instances, of which `first` is the first one's index in the request.
+
+    Raises:
+        Problem: 422; see `read_instance`.
+    """
+
+    def read(place: int) -> list[Feature]:
+        return read_instance(instances[place], first + place, decoder)
+
+    return decoder.decode_instances(instances, read, n_rows)
 
 
 def read_instance(instance: msgspec.Raw, index: int, decoder: EventDecoder) -> list[Feature]:

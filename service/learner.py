@@ -23,17 +23,17 @@ from consumer.fence import Fence
 from consumer.guard import PoisonGuard
 from consumer.kafka import KafkaSource, create_topic
 from consumer.loop import RETRY_S, LearnLoop, describe_configuration
-from consumer.status import LearnerStatus, State, write_status
+from consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
 from consumer.wire import EventDecoder
 from model.checkpoint import CheckpointStore
 from model.config import ModelConfig, Task
 from model.errors import ModelError
+from model.features import load_hasher
 from model.learner import OnlineModel
 from model.saving import Saver
 from model.tables import Tables
 from service.errors import FolderError, LearnerBusy, ServiceError, SettingsError
 from service.logs import configure_logs
-from service.memory import CHECKPOINT_REQUEST
 from service.settings import Settings, load_settings
 from service.supervisor import LAST_EXIT, MUST_MEND
 
@@ -154,8 +154,10 @@ class Learner:
         while not self._stop.is_set():
             try:
                 loop.start()
-                has_begun = True
                 log.info("learning", topic=settings.topic, positions=loop.status.positions)
+                if not has_begun:  # only now, so that a restart does not wait for what odd events alone need
+                    threading.Thread(target=load_hasher, name="hasher", daemon=True).start()
+                has_begun = True
                 loop.run(self._stop)
             except Fenced as fenced:
                 self._wait(loop, "fenced", fenced)
@@ -287,7 +289,3 @@ def main() -> int:
         log.error(str(error))
         return MUST_MEND
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

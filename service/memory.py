@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -12,15 +12,15 @@ from typing import TypeVar
 import structlog
 
 from consumer.status import STALE_AFTER_S, STATUS_FILE, LearnerStatus, read_status
+from consumer.wire import EventDecoder, EventFormat
 from model.config import ModelConfig
 from model.errors import TablesHeld
-from model.features import Feature, hash_features
+from model.features import Batch, hash_features
 from model.learner import OnlineModel
 from model.tables import PATIENCE_S, Tables
 from service.messages import Prediction, Version
 from service.problems import unavailable
 
-CHECKPOINT_REQUEST = "checkpoint.request"  # the learner saves when it sees this file, and removes it first
 POLL_S = 0.1  # how often the status file is looked at: two stats, and a read of 2 KiB when it changed
 
 READ_S = 2.0  # that an answer waits for a learner that holds the tables; a busy machine may keep one from working
@@ -58,16 +58,18 @@ class AttachedModel:
         self._topic = topic
         self._held_since: float | None = None
 
-    async def predict(self, events: Sequence[Sequence[Feature]]) -> tuple[list[Prediction], Version]:
-        """Predictions for flat events, and the version that they belong to."""
-        batch = hash_features(events, self._tables.config.n_rows)
-        predictions, version = await self._read(lambda: (self._model.predict(batch), self._version()))
-        pairs = zip(predictions.values.tolist(), predictions.scores.tolist(), strict=True)
-        return [Prediction(value, score) for value, score in pairs], version
+    @property
+    def n_rows(self) -> int:
+        """Of the table, by which whoever asks must hash."""
+        return self._tables.config.n_rows
 
-    async def embed(self, events: Sequence[Sequence[Feature]]) -> tuple[list[list[float]], Version]:
-        """Embeddings (12 numbers each) of flat events, and the version that they belong to."""
-        batch = hash_features(events, self._tables.config.n_rows)
+    async def predict(self, batch: Batch) -> tuple[list[Prediction], Version]:
+        """Predictions for hashed events, and the version that they belong to."""
+        predictions, version = await self._read(lambda: (self._model.predict(batch), self._version()))
+        return list(map(Prediction, predictions.values.tolist(), predictions.scores.tolist())), version
+
+    async def embed(self, batch: Batch) -> tuple[list[list[float]], Version]:
+        """Embeddings (12 numbers each) of hashed events, and the version that they belong to."""
         embeddings, version = await self._read(lambda: (self._model.embed(batch), self._version()))
         return embeddings.tolist(), version
 
@@ -234,6 +236,8 @@ class Memory:
 
 
 def warm_kernels() -> None:
-    """Compiles the kernel that predicts, or loads it from Numba's cache, so that no request waits for it."""
-    model = OnlineModel(Tables.create(ModelConfig(n_rows=2)))
-    model.predict(hash_features([[("warm", 1.0)]], 2))
+    """Compiles what answers, or loads it from Numba's cache, so that no request waits for it."""
+    config = ModelConfig(n_rows=2)
+    decoder = EventDecoder(EventFormat(), config.task, config.n_rows)
+    decoder.warm_up()
+    OnlineModel(Tables.create(config)).predict(hash_features([[("warm", 1.0)]], config.n_rows))

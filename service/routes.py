@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -12,12 +12,12 @@ from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from consumer.errors import ConsumerError
-from consumer.status import CheckpointStatus
+from consumer.status import CHECKPOINT_REQUEST, CheckpointStatus
 from model.checkpoint import CheckpointInfo, CheckpointUnreadable
-from model.features import Feature
+from model.features import Batch
 from service.access import require_metrics_token, require_token
-from service.bodies import JSON, NDJSON, check_content_type, read_body, read_instance, split_events, split_instances
-from service.memory import CHECKPOINT_REQUEST, AttachedModel
+from service.bodies import JSON, NDJSON, check_content_type, hash_instances, read_body, split_events, split_instances
+from service.memory import AttachedModel
 from service.messages import (
     Checkpoint,
     Checkpoints,
@@ -40,7 +40,7 @@ CHECKPOINT_TIMEOUT_S = 60.0  # gigabytes of tables take this long on a slow disk
 CHECKPOINT_POLL_S = 0.05
 
 Item = TypeVar("Item")
-Compute = Callable[[AttachedModel, Sequence[Sequence[Feature]]], Awaitable[tuple[list[Item], Version]]]
+Compute = Callable[[AttachedModel, Batch], Awaitable[tuple[list[Item], Version]]]
 
 public = APIRouter(tags=["operation"])
 v1 = APIRouter(prefix="/v1", dependencies=[Depends(require_token)], default_response_class=Response)
@@ -91,8 +91,7 @@ async def _compute(request: Request, compute: Compute[Item]) -> tuple[list[Item]
         if begin:
             await asyncio.sleep(0)
         chunk = instances[begin : begin + CHUNK_INSTANCES]
-        flat = [read_instance(instance, index, parts.decoder) for index, instance in enumerate(chunk, begin)]
-        some, version = await compute(model, flat)
+        some, version = await compute(model, hash_instances(chunk, begin, parts.decoder, model.n_rows))
         answers += some
     return answers, version
 

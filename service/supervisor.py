@@ -243,14 +243,14 @@ def _share_metrics(settings: Settings) -> dict[str, str]:
 def child_specs(n_workers: int, listening_fd: int) -> list[ChildSpec]:
     """The learner, then the API workers, which inherit the listening socket."""
     # -P: a folder named `service` where the command was typed must not take the place of ours.
-    python = (sys.executable, "-P", "-m")
-    learner = ChildSpec("learner", (*python, "service.learner"), LEARNER_GRACE_S, signal.SIGTERM)
+    child = (sys.executable, "-P", "-m", "service.child")
+    learner = ChildSpec("learner", (*child, "learner"), LEARNER_GRACE_S, signal.SIGTERM)
     return [
         learner,
         *(
             ChildSpec(
                 f"api-{number}",
-                (*python, "service.api", "--fd", str(listening_fd)),
+                (*child, "api", "--fd", str(listening_fd)),
                 API_GRACE_S,
                 pass_fds=(listening_fd,),
             )

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from consumer.errors import EventRejected
-from consumer.wire import Event, EventDecoder, EventFormat
+from consumer.wire import FEW_INSTANCES, Event, EventDecoder, EventFormat
 from model.config import Task
-from model.features import FeatureRules, hash_features
+from model.features import Feature, FeatureRules, hash_features
 
 FORMATS = [
     EventFormat(),
@@ -77,6 +79,23 @@ def assert_same(decoder: EventDecoder, messages: Sequence[bytes | None]) -> None
     assert_equal(decoded.batch.offsets, expected.offsets)
     assert_equal(decoded.batch.values, expected.values)
     assert_equal(decoded.batch.is_number, expected.is_number)
+
+
+def assert_same_instances(decoder: EventDecoder, instances: Sequence[bytes]) -> None:
+    """`decode_instances` gives what reading them one by one gives, or the error of the first that has one."""
+
+    def read(place: int) -> list[Feature]:
+        return decoder.read_features(msgspec.json.decode(instances[place]))
+
+    try:
+        expected = hash_features([read(place) for place in range(len(instances))], decoder.n_rows)
+    except (EventRejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        with pytest.raises(type(error), match=re.escape(str(error))):
+            decoder.decode_instances(instances, read, decoder.n_rows)
+        return
+    batch = decoder.decode_instances(instances, read, decoder.n_rows)
+    for found, wanted in zip(astuple(batch), astuple(expected), strict=True):
+        assert_equal(found, wanted)
 
 
 def assert_equal(found: NDArray[Any], expected: NDArray[Any]) -> None:
@@ -213,6 +232,16 @@ def test_any_bytes_give_what_parsing_gives(poll: tuple[EventDecoder, list[bytes 
     assert_same(*poll)
 
 
+@settings(deadline=None, max_examples=300)
+@given(polls())
+def test_any_instances_give_what_parsing_gives(poll: tuple[EventDecoder, list[bytes | None]]) -> None:
+    decoder, messages = poll
+    instances = [message or b"" for message in messages]
+    assert_same_instances(decoder, instances * FEW_INSTANCES)
+    for instance in instances:
+        assert_same_instances(decoder, [instance] * FEW_INSTANCES)
+
+
 PLAIN = [
     b'{"features":{"carrier":"UA","flight":"1545","distance":1400},"label":0,"id":"flight-0","timestamp":"2013-01-01"}',
     b'{"features":{"color":"blue","price":-15.26,"new":true,"old":false,"size":null},"label":1,"weight":0.5}',
@@ -338,6 +367,19 @@ def test_many_names(n_names: int, repeated: int | None) -> None:
     decoder = EventDecoder(EventFormat(rules=FeatureRules(max_features=10_000)), Task.BINARY, 1 << 18)
     assert decoder.decode([message]).batch.offsets.tolist() == [0, n_names]
     assert_same(decoder, [message, PLAIN[0], message])
+
+
+def test_plain_instances_are_scanned_for_a_table_of_any_size() -> None:
+    decoder = EventDecoder(EventFormat(label_field="y"), Task.BINARY, 1 << 18)
+    instances = [b'{"carrier": "UA", "y": 3, "distance": 1400.5}', b'{"label": 1, "weight": -2.5}', b'{"a": null}']
+
+    def read(place: int) -> list[Feature]:
+        raise AssertionError(f"{instances[place]!r} was left")
+
+    batch = decoder.decode_instances(instances, read, 64)
+    expected = hash_features([decoder.read_features(msgspec.json.decode(one)) for one in instances], 64)
+    assert batch.rows.tolist() == expected.rows.tolist()
+    assert batch.offsets.tolist() == expected.offsets.tolist()
 
 
 def test_no_messages() -> None:

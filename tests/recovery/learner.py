@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -108,4 +107,4 @@ if __name__ == "__main__":
         arm_faults(Path(file))
     if bug := os.environ.get(BUG):
         plant(bug)
-    sys.exit(service.learner.main())
+    os._exit(service.learner.main())

@@ -12,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from consumer.status import CheckpointStatus, DeadLettersStatus
+from consumer.status import CHECKPOINT_REQUEST, CheckpointStatus, DeadLettersStatus
 from model.checkpoint import CheckpointStore
-from service.memory import CHECKPOINT_REQUEST, AttachedModel
+from service.memory import AttachedModel
 
 FEATURES = {"carrier": "UA", "distance": 1400.5}
 METRICS = {

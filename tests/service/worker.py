@@ -38,7 +38,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-c", MAIN.format(limits=limits), "--fd", str(fd)]
             if limits
-            else [sys.executable, "-m", "service.api", "--fd", str(fd)],
+            else [sys.executable, "-m", "service.child", "api", "--fd", str(fd)],
             env={**os.environ, **settings.to_environment(), **environment},
             cwd=ROOT,
             pass_fds=(fd,),

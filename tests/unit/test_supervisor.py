@@ -222,11 +222,11 @@ def test_children_of_the_service() -> None:
     learner, first, second = child_specs(n_workers=2, listening_fd=7)
     assert (learner.name, learner.command[1:], learner.orphan_signal) == (
         "learner",
-        ("-P", "-m", "service.learner"),
+        ("-P", "-m", "service.child", "learner"),
         signal.SIGTERM,
     )
     assert (first.name, second.name) == ("api-1", "api-2")
-    assert second.command[1:] == ("-P", "-m", "service.api", "--fd", "7")
+    assert second.command[1:] == ("-P", "-m", "service.child", "api", "--fd", "7")
     assert second.pass_fds == (7,)
 
 
