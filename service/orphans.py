@@ -11,17 +11,15 @@ from collections.abc import Callable
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
-def die_with_parent(number: signal.Signals, nice: int = 0) -> Callable[[], None]:
-    """A child's ``preexec_fn``: the kernel sends it `number` when the thread that started it ends (Linux only).
+def die_with_parent(number: signal.Signals) -> Callable[[], None]:
+    """A child's ``preexec_fn``: the kernel sends it `number` when the thread that started it ends.
 
-    Args:
-        nice: by how much it gives way more than its parent; all its threads will.
+    Linux only; elsewhere it does nothing.
     """
     libc = ctypes.CDLL(None)  # loaded here: between fork and exec a child must do little
     parent = os.getpid()
 
     def prepare() -> None:
-        os.nice(nice)
         if sys.platform != "linux":
             return
         libc.prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)

@@ -42,9 +42,6 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="Address that the API listens on; 0.0.0.0 for all.")
     port: int = Field(8080, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
     workers: int = Field(1, ge=1, le=64, description="API processes that share the port.")
-    learner_nice: int = Field(
-        10, ge=0, le=19, description="How far the learner gives way where the cores are full: 0 not at all, 19 most."
-    )
     api_token: SecretStr | None = Field(None, description="Bearer token that calls must carry; empty: none needed.")
     public_metrics: bool = Field(True, description="Whether /metrics answers without the token.")
     max_body_bytes: int = Field(8_000_000, ge=1_000, description="Largest request body, in bytes.")

@@ -43,7 +43,6 @@ class ChildSpec:
         grace_s: how long it may take to end after SIGTERM before it is killed.
         orphan_signal: what the kernel sends it when the supervisor dies without stopping it (Linux only).
         pass_fds: file descriptors that it inherits.
-        nice: by how much it gives way more than the supervisor, where the cores are full.
     """
 
     name: str
@@ -51,7 +50,6 @@ class ChildSpec:
     grace_s: float
     orphan_signal: signal.Signals = signal.SIGKILL
     pass_fds: tuple[int, ...] = ()
-    nice: int = 0
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ class Supervisor:
             pass_fds=spec.pass_fds,
             stdin=subprocess.DEVNULL,
             process_group=0,  # Ctrl-C reaches the supervisor alone, which stops the children in order
-            preexec_fn=die_with_parent(spec.orphan_signal, spec.nice),
+            preexec_fn=die_with_parent(spec.orphan_signal),
         )
         child.started_at = time.monotonic()
         logger.info(f"{spec.name} started", pid=child.process.pid)
@@ -226,7 +224,7 @@ def serve(settings: Settings) -> int:
     with bind_socket(settings.host, settings.port) as listening:
         logger.info(f"listening on {describe_address(listening)}", topic=settings.topic, workers=settings.workers)
         return Supervisor(
-            specs=child_specs(settings.workers, listening.fileno(), settings.learner_nice),
+            specs=child_specs(settings.workers, listening.fileno()),
             environment={**os.environ, **settings.to_environment(), **_share_metrics(settings)},
         ).run()
 
@@ -242,11 +240,11 @@ def _share_metrics(settings: Settings) -> dict[str, str]:
     return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
 
 
-def child_specs(n_workers: int, listening_fd: int, learner_nice: int = 0) -> list[ChildSpec]:
+def child_specs(n_workers: int, listening_fd: int) -> list[ChildSpec]:
     """The learner, then the API workers, which inherit the listening socket."""
     # -P: a folder named `service` where the command was typed must not take the place of ours.
     child = (sys.executable, "-P", "-m", "service.child")
-    learner = ChildSpec("learner", (*child, "learner"), LEARNER_GRACE_S, signal.SIGTERM, nice=learner_nice)
+    learner = ChildSpec("learner", (*child, "learner"), LEARNER_GRACE_S, signal.SIGTERM)
     return [
         learner,
         *(

@@ -17,7 +17,7 @@ def main() -> int:
     settings = load_settings()
     configure_logs(settings, "serve")
     with bind_socket(settings.host, settings.port) as listening:
-        learner, *workers = child_specs(settings.workers, listening.fileno(), settings.learner_nice)
+        learner, *workers = child_specs(settings.workers, listening.fileno())
         learner = replace(learner, command=(sys.executable, "-P", "-m", "tests.recovery.learner"))
         environment = {**os.environ, **settings.to_environment()}
         return Supervisor((learner, *workers), environment, BACKOFF).run()
