@@ -1,8 +1,8 @@
 """Predictions over HTTP, at rest and while the learner works through a backlog, beside a bare route.
 
 Real parts: a broker, `flexihash serve`, a client in a process of its own. Latency is that of one connection, which asks
-for one answer after the other; the rate is that of eight at once. First comes ingest, for as long as the backlog lasts,
-then rest, in turns with the bare route, which is one process with the API's own server settings.
+for one answer after the other; the rate is that of eight at once. First comes ingest, turn after turn for as long as
+the backlog lasts, then rest; in turns with the bare route, which is one process with the API's own server settings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
-from itertools import chain, repeat
+from functools import partial
+from itertools import chain, cycle, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,7 +31,7 @@ from producer.events import encode
 from producer.flights import flights
 
 TOPIC = "flights"
-N_PASSES = 6 if HAS_CONFLUENT else 3  # of all flights in the backlog: learning must last for four measurements
+N_PASSES = 8 if HAS_CONFLUENT else 3  # of all flights in the backlog: learning must last for several turns
 N_TURNS = 3  # at rest
 WORKERS = (1, 2)
 N_INSTANCES = (1, 100)
@@ -49,6 +50,7 @@ class Case(NamedTuple):
 
 
 CASES = [Case(n_instances, kind) for n_instances in N_INSTANCES for kind in N_CONNECTIONS]
+BARE_CASE = Case(1, "latency")  # of the bare route under ingest: what a busy machine does to any server
 
 
 def make_bodies() -> dict[int, list[bytes]]:
@@ -93,8 +95,10 @@ def bare_route() -> Iterator[int]:
         process.wait(30)
 
 
-def under_ingest(service: Service, port: int, n: int, run: Callable[[Case], Load]) -> tuple[dict[Case, Load], float]:
-    """The cases that ended before the backlog did, and the events learned a second meanwhile."""
+def under_ingest(
+    service: Service, port: int, n: int, run: Callable[[Case], Load], run_bare: Callable[[Case], Load]
+) -> tuple[dict[Case, list[Load]], list[Load], float]:
+    """What ended before the backlog did: the cases, the bare route's; and the events learned a second meanwhile."""
 
     def is_ready() -> bool:
         """Whether whoever takes a new connection answers, again and again: any of the workers may take it."""
@@ -106,15 +110,16 @@ def under_ingest(service: Service, port: int, n: int, run: Callable[[Case], Load
             return False
 
     service.wait(is_ready)
-    found = {}
+    found: dict[Case, list[Load]] = {}
+    bare: list[Load] = []
     start, before, rate = time.perf_counter(), service.status().events, 0.0
-    for case in CASES:
-        load = run(case)
+    for case in cycle([*CASES, None]):
+        load = run(case) if case else run_bare(BARE_CASE)
         if service.status().events >= n:
-            break
-        found[case] = load
+            return found, bare, rate
+        (found.setdefault(case, []) if case else bare).append(load)
         rate = (service.status().events - before) / (time.perf_counter() - start)
-    return found, rate
+    raise AssertionError("a cycle has no end")
 
 
 def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
@@ -134,20 +139,23 @@ def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
                 "bootstrap_servers": servers, "topic": TOPIC, "port": port, "workers": workers,
             }  # fmt: skip
             with running(["service", "serve"], settings, Path(folder, str(workers))) as service:
-                busy, rate = under_ingest(service, port, n, lambda case: run_case(port, bodies, case))  # noqa: B023
-                say(
-                    f"{workers} workers, under ingest of {rate:,.0f} events/s: {len(busy)} of {len(CASES)} measurements"
-                )
+                run, run_bare = partial(run_case, port, bodies), partial(run_case, bare_port, bodies)
+                busy, bare_busy, rate = under_ingest(service, port, n, run, run_bare)
+                turns = [len(busy.get(case, [])) for case in CASES]
+                say(f"{workers} workers, under ingest of {rate:,.0f} events/s: {min(turns)} to {max(turns)} turns")
                 service.wait(lambda: service.status().events >= n)
                 time.sleep(SETTLE_S)
                 idle: dict[Case, list[Load]] = {case: [] for case in CASES}
                 for _ in range(N_TURNS):
                     for case in CASES:
-                        idle[case].append(run_case(port, bodies, case))
+                        idle[case].append(run(case))
                         if workers == 1:
-                            bare[case].append(run_case(bare_port, bodies, case))
+                            bare[case].append(run_bare(case))
                 say(f"{workers} workers, idle")
             rows += service_rows(workers, idle, busy, rate, bare)
+            if bare_busy:
+                who = f"bare route, under ingest beside {name_workers(workers)}"
+                rows += load_rows(who, BARE_CASE, bare_busy, bare[BARE_CASE], "to idle")
             skipped += [
                 f"{workers} workers, {case.n_instances} instances, {case.kind} under ingest: the backlog was too short"
                 for case in CASES
@@ -197,7 +205,7 @@ def load_rows(
 def service_rows(
     workers: int,
     idle: dict[Case, list[Load]],
-    busy: dict[Case, Load],
+    busy: dict[Case, list[Load]],
     rate: float,
     bare: dict[Case, list[Load]],
 ) -> list[Row]:
@@ -206,8 +214,8 @@ def service_rows(
     rows = []
     for case in CASES:
         rows += load_rows(f"{who}, idle", case, idle[case], bare[case], "to the bare route", "rate p50")
-    for case, load in busy.items():
-        rows += load_rows(f"{who}, under ingest", case, [load], idle[case], "to idle", "rate p50 p99")
+    for case, loads in busy.items():
+        rows += load_rows(f"{who}, under ingest", case, loads, idle[case], "to idle", "rate p50")
     if busy:
         rows.append(Row("http", f"{who}, under ingest", "learning", rate, "events/s"))
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -169,13 +169,6 @@ def _compile_glob(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))
 
 
-def load_hasher() -> Callable[..., Any]:
-    """scikit-learn's compiled hashing. The first call takes most of a second, which a restart has better use for."""
-    from sklearn.feature_extraction._hashing_fast import transform
-
-    return transform  # type: ignore[no-any-return]
-
-
 def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
     """Rows and values of flat events, as scikit-learn's ``FeatureHasher(n_rows, alternate_sign=False)`` gives them.
 
@@ -189,8 +182,11 @@ def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
     ]
     if not flat:
         return Batch(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0), np.zeros(0, np.bool_))
+    # Importing it takes most of a second. A restart has better use for that, and most events never come here.
+    from sklearn.feature_extraction._hashing_fast import transform
+
     try:
-        rows, offsets, values = load_hasher()(flat, n_rows, np.float64, False, 0)
+        rows, offsets, values = transform(flat, n_rows, np.float64, False, 0)
     except UnicodeEncodeError as error:
         raise FeatureError(error.object[:80], "not_unicode", "a name or value holds a lone surrogate") from error
     is_number = np.fromiter((type(value) is float for event in flat for _, value in event), np.bool_, len(rows))

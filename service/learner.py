@@ -28,7 +28,6 @@ from consumer.wire import EventDecoder
 from model.checkpoint import CheckpointStore
 from model.config import ModelConfig, Task
 from model.errors import ModelError
-from model.features import load_hasher
 from model.learner import OnlineModel
 from model.saving import Saver
 from model.tables import Tables
@@ -155,8 +154,6 @@ class Learner:
             try:
                 loop.start()
                 log.info("learning", topic=settings.topic, positions=loop.status.positions)
-                if not has_begun:  # only now, so that a restart does not wait for what odd events alone need
-                    threading.Thread(target=load_hasher, name="hasher", daemon=True).start()
                 has_begun = True
                 loop.run(self._stop)
             except Fenced as fenced:
