@@ -95,6 +95,8 @@ def plant(bug: str) -> None:
         copy = model.saving._copy_changed
 
         def skip_last_row(since: int, block_rows: int, blocks: Any, *arrays: Any) -> Any:
+            if since < 0:  # all rows; else the last one would hold what was in memory
+                return copy(since, block_rows, blocks, *arrays)
             return copy(since, block_rows, blocks, *(array[:-1] for array in arrays))
 
         model.saving._copy_changed = skip_last_row
