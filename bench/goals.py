@@ -39,26 +39,18 @@ class Goal:
 HEADS = ("goal", "promised", "measured", "met")
 
 
-def value_of(section: str, case: str, measure: str) -> Find:
-    """The figure itself."""
-
-    def find(rows: Sequence[Row]) -> float | None:
-        return next(
-            (row.value for row in rows if (row.section, row.case, row.measure) == (section, case, measure)), None
-        )
-
-    return find
+def value_of(*name: str) -> Find:
+    """The figure of a section, a case and a measure."""
+    return lambda rows: row.value if (row := _find_row(rows, name)) else None
 
 
-def ratio_of(section: str, case: str, measure: str) -> Find:
+def ratio_of(*name: str) -> Find:
     """Its ratio to what it was measured beside."""
+    return lambda rows: row.ratio if (row := _find_row(rows, name)) else None
 
-    def find(rows: Sequence[Row]) -> float | None:
-        return next(
-            (row.ratio for row in rows if (row.section, row.case, row.measure) == (section, case, measure)), None
-        )
 
-    return find
+def _find_row(rows: Sequence[Row], name: tuple[str, ...]) -> Row | None:
+    return next((row for row in rows if (row.section, row.case, row.measure) == name), None)
 
 
 def slowest_lead(rows: Sequence[Row]) -> float | None:

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import partial
 from itertools import chain, cycle, repeat
@@ -96,9 +96,9 @@ def bare_route() -> Iterator[int]:
 
 
 def under_ingest(
-    service: Service, port: int, n: int, run: Callable[[Case], Load], run_bare: Callable[[Case], Load]
-) -> tuple[dict[Case, list[Load]], list[Load], float]:
-    """What ended before the backlog did: the cases, the bare route's; and the events learned a second meanwhile."""
+    service: Service, port: int, n: int, runs: Mapping[Case | None, Callable[[], Load]]
+) -> tuple[dict[Case | None, list[Load]], float]:
+    """The loads, in turn, that ended before the backlog did, and the events learned a second meanwhile."""
 
     def is_ready() -> bool:
         """Whether whoever takes a new connection answers, again and again: any of the workers may take it."""
@@ -110,16 +110,15 @@ def under_ingest(
             return False
 
     service.wait(is_ready)
-    found: dict[Case, list[Load]] = {}
-    bare: list[Load] = []
+    found: dict[Case | None, list[Load]] = {case: [] for case in runs}
     start, before, rate = time.perf_counter(), service.status().events, 0.0
-    for case in cycle([*CASES, None]):
-        load = run(case) if case else run_bare(BARE_CASE)
+    for case, run in cycle(runs.items()):
+        load = run()
         if service.status().events >= n:
-            return found, bare, rate
-        (found.setdefault(case, []) if case else bare).append(load)
+            break
+        found[case].append(load)
         rate = (service.status().events - before) / (time.perf_counter() - start)
-    raise AssertionError("a cycle has no end")
+    return found, rate
 
 
 def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
@@ -140,8 +139,11 @@ def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
             }  # fmt: skip
             with running(["service", "serve"], settings, Path(folder, str(workers))) as service:
                 run, run_bare = partial(run_case, port, bodies), partial(run_case, bare_port, bodies)
-                busy, bare_busy, rate = under_ingest(service, port, n, run, run_bare)
-                turns = [len(busy.get(case, [])) for case in CASES]
+                runs = {case: partial(run, case) for case in CASES} | {None: partial(run_bare, BARE_CASE)}
+                found, rate = under_ingest(service, port, n, runs)
+                bare_busy = found.pop(None)
+                busy = {case: loads for case, loads in found.items() if loads}
+                turns = [len(loads) for loads in found.values()]
                 say(f"{workers} workers, under ingest of {rate:,.0f} events/s: {min(turns)} to {max(turns)} turns")
                 service.wait(lambda: service.status().events >= n)
                 time.sleep(SETTLE_S)

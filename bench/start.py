@@ -60,9 +60,8 @@ def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
                 where = Path(folder, f"{kind} {turn}")
                 found[kind].append(first_prediction_s(servers, kernels, where, body))
             say(f"turn {turn + 1} of {N_TURNS}")
-    note = f"median of {N_TURNS}, longest {{:.2f}}"
-    rows = [
-        Row("start", kind, "first prediction", statistics.median(seconds), "s", note=note.format(max(seconds)))
-        for kind, seconds in found.items()
-    ]
+    rows = []
+    for kind, seconds in found.items():
+        note = f"median of {N_TURNS}, longest {max(seconds):.2f}"
+        rows.append(Row("start", kind, "first prediction", statistics.median(seconds), "s", note=note))
     return rows, []

@@ -153,8 +153,8 @@ class Learner:
         while not self._stop.is_set():
             try:
                 loop.start()
-                log.info("learning", topic=settings.topic, positions=loop.status.positions)
                 has_begun = True
+                log.info("learning", topic=settings.topic, positions=loop.status.positions)
                 loop.run(self._stop)
             except Fenced as fenced:
                 self._wait(loop, "fenced", fenced)
