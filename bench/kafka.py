@@ -27,7 +27,7 @@ from producer.flights import flights
 TOPIC = "flights"
 N_PASSES = 2  # of all flights, into the topic
 N_TURNS = 3
-POLL_RECORDS = 4096  # as the learner's
+POLL_RECORDS = 256  # either client reads the most records a second with; with 4096 it is half of that
 POLL_S = 0.5
 
 

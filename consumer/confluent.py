@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 class ConfluentSource(KafkaSource):
     """`KafkaSource`, read by librdkafka."""
 
+    POLL_RECORDS = 1024
+
     def _open_consumer(self) -> Any:
         return _Consumer(self._connection)
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, ClassVar
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import (
@@ -302,8 +302,10 @@ class KafkaSource:
         start_at: where a cold start begins.
         on_lost: what `start` does with a position that the log does not hold: raise (stop), or begin at the log's first
             record (earliest) or its end (latest).
-        max_poll_records: of one `poll`.
+        max_poll_records: of one `poll`; None for `POLL_RECORDS`.
     """
+
+    POLL_RECORDS: ClassVar[int] = 256  # a millisecond of parsing, after which others may get the core
 
     def __init__(
         self,
@@ -312,14 +314,14 @@ class KafkaSource:
         group_id: str | None = None,
         start_at: StartAt = "earliest",
         on_lost: OnLost = "stop",
-        max_poll_records: int = 4096,
+        max_poll_records: int | None = None,
     ) -> None:
         self.topic = topic
         self._connection = connection
         self._group_id = group_id
         self._start_at = start_at
         self._on_lost = on_lost
-        self._max_poll_records = max_poll_records
+        self._max_poll_records = max_poll_records or self.POLL_RECORDS
         self._consumer: Any = None
         self._admin: Any = None
         self._topic_id: str | None = None

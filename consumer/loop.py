@@ -36,6 +36,7 @@ from consumer.guard import PoisonGuard
 from consumer.source import LOST, Fetch, Identity, Record, Source
 from consumer.status import CheckpointStatus, DeadLettersStatus, LearnerStatus
 from consumer.wire import EventDecoder, EventFormat
+from consumer.yielding import Yielder
 from model.checkpoint import Loaded
 from model.config import ModelConfig
 from model.learner import OnlineModel
@@ -124,6 +125,7 @@ class LearnLoop:
         self._fence = fence
         self._guard = guard
         self._on_changed_identity = on_changed_identity
+        self._give_way = Yielder()
         self._is_requested = False  # the question above was answered with yes, and no save has begun since
         self._foreign_positions: dict[str, int] = {}  # of other topics that this model has learned from
         self._topic_ids: dict[str, str] = {}
@@ -184,9 +186,11 @@ class LearnLoop:
         try:
             while not stop.is_set():
                 for fetch in self._poll(stop):  # 1
+                    self._give_way()
                     if not self._make_room(stop):
                         break
                     self.apply(fetch)
+                    self._give_way()
                     self.tend()
                     if stop.is_set():
                         break
