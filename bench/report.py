@@ -66,7 +66,7 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[
 
 
 def show(run: Run, console: Console) -> None:
-    """Prints every row, and the goals."""
+    """Prints every row, and the goals that were measured."""
     for section, rows in groupby(run.rows, key=lambda row: row.section):
         table = Table(title=f"{section} ({run.seconds[section]:.0f} s)", title_justify="left")
         for head in HEADS:
@@ -76,8 +76,10 @@ def show(run: Run, console: Console) -> None:
         console.print(table)
     table = Table(*goals.HEADS, title="goals", title_justify="left")
     for goal in goals.GOALS:
-        table.add_row(*goal.cells(run.rows))
-    console.print(table)
+        if goal.find(run.rows) is not None:
+            table.add_row(*goal.cells(run.rows))
+    if table.row_count:
+        console.print(table)
     for reason in run.skipped:
         console.print(f"left out: {reason}")
     for section, error in run.failed.items():

@@ -121,6 +121,8 @@ def parse(trace: str) -> tuple[dict[int, list[Span]], list[Wait]]:
             running_now[core] = (at, after, name)
             if state.startswith("R"):
                 ready[before] = (at, core)
+            else:
+                ready.pop(before, None)  # woken while it still ran
             if after in ready:
                 since, where = ready.pop(after)
                 waits.append(Wait(after, where, since, at))
