@@ -31,7 +31,7 @@ from producer.events import encode
 from producer.flights import flights
 
 TOPIC = "flights"
-N_PASSES = 8 if HAS_CONFLUENT else 3  # of all flights in the backlog: learning must last for several turns
+N_PASSES = 10 if HAS_CONFLUENT else 3  # of all flights in the backlog: learning must last for several turns
 N_TURNS = 3  # at rest
 WORKERS = (1, 2)
 N_INSTANCES = (1, 100)
