@@ -58,6 +58,7 @@ class FileSource:
         Raises:
             FileUnreadable: it cannot be opened, or is shorter than what was learned from it before.
         """
+        self.close()
         self._position = positions.get(0, 0)
         try:
             self._open()

@@ -392,7 +392,7 @@ class CheckpointStore:
         set_aside: list[SetAside] = []
         for path in self._paths():
             try:
-                _check_configuration(path, expected_configuration, read_manifest(path).configuration)
+                check_configuration(path, expected_configuration, read_manifest(path).configuration)
                 tensors, manifest = read(path, into)
             except CheckpointDamaged as damage:
                 set_aside.append(self._set_aside(path, damage.reason))
@@ -528,14 +528,26 @@ def _check_file(path: Path, name: str, record: FileRecord) -> None:
         raise CheckpointDamaged(path, f"{name} is not what was written: its SHA-256 differs")
 
 
-def _check_configuration(path: Path, expected: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def check_configuration(
+    path: Path,
+    expected: Mapping[str, Any],
+    found: Mapping[str, Any],
+    advice: str = "choose another checkpoint_dir or set {field} back to {there!r}",
+) -> None:
+    """Compares what a checkpoint was learned with, field by field.
+
+    Args:
+        path: the checkpoint, for the message.
+        advice: what to do; `field` and `there`, its value in the checkpoint, are put in.
+
+    Raises:
+        CheckpointMismatch: a field differs; the first in order of names is told.
+    """
     # As JSON sees it, or a tuple in the settings would differ from the list that was read back.
     as_json = msgspec.json.decode(msgspec.json.encode(expected))
     if difference := _first_difference(as_json, found):
         field, wanted, there = difference
-        raise CheckpointMismatch(
-            path, field, wanted, there, f"choose another checkpoint_dir or set {field} back to {there!r}"
-        )
+        raise CheckpointMismatch(path, field, wanted, there, advice.format(field=field, there=there))
 
 
 def _first_difference(expected: Any, found: Any, field: str = "") -> tuple[str, Any, Any] | None:

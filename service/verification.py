@@ -13,7 +13,6 @@ from consumer.kafka import KafkaSource
 from consumer.source import Source
 from consumer.verification import Verdict, verify_checkpoint
 from model import checkpoint
-from model.checkpoint import CheckpointMismatch, Manifest
 from service.errors import SettingsError
 from service.settings import Settings, load_settings
 
@@ -37,7 +36,9 @@ def verify(
         raise SettingsError(f"{path} has learned from {len(topics)} topics: only one can be learned again")
     (topic,) = topics
     if older is not None:
-        _check_older(older, manifest)
+        found = checkpoint.read_manifest(older).configuration
+        advice = "begin from a checkpoint of the same model"
+        checkpoint.check_configuration(older, manifest.configuration, found, advice)
     settings = load_settings(bootstrap_servers=bootstrap_servers, **manifest.configuration)
     source = _open_source(topic, settings)
     try:
@@ -49,14 +50,6 @@ def verify(
 def _open_source(topic: str, settings: Settings) -> Source:
     """A file's positions are under its whole path, which no topic's name can be."""
     return FileSource(Path(topic)) if topic.startswith("/") else KafkaSource(settings.connection, topic)
-
-
-def _check_older(older: Path, manifest: Manifest) -> None:
-    found = checkpoint.read_manifest(older)
-    for field, expected in manifest.configuration.items():
-        if found.configuration.get(field) != expected:
-            advice = "begin from a checkpoint of the same model"
-            raise CheckpointMismatch(older, field, expected, found.configuration.get(field), advice)
 
 
 def show_verdict(verdict: Verdict) -> None:

@@ -49,7 +49,7 @@ def write_events(path: Path, labels: list[int]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["serve", "learn", "produce", "inspect", "dead-letters", "demo"])
+@pytest.mark.parametrize("command", ["serve", "learn", "produce", "inspect", "verify", "dead-letters", "demo"])
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
