@@ -366,7 +366,8 @@ class KafkaSource:
         for partition, position in self._positions.items():
             heard = self._consumer.highwater(self._at(partition)) if self._consumer is not None else None
             self._ends[partition] = max(self._ends.get(partition, 0), position, heard or 0)
-        return dict(self._ends)
+        # Before the very end there may be only marks of transactions, which nobody sees: then nothing is left.
+        return {p: self._positions[p] if self.has_read({p: end}) else end for p, end in self._ends.items()}
 
     def has_read(self, ends: Mapping[int, int]) -> bool:
         """Whether nothing is left before these offsets; the marks of transactions, which nobody sees, among it."""

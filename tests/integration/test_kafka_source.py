@@ -360,6 +360,29 @@ def test_records_of_aborted_transactions_are_left_out(
 
 
 @pytest.mark.kafka
+def test_the_end_of_a_transaction_is_no_lag(
+    apache_kafka: ApacheKafka, topic_name: str, open_source: OpenSource
+) -> None:
+    connection = apache_kafka.connection
+    create_topic(connection, topic_name)
+    producer = KafkaProducer(**connection.client_settings(), transactional_id=topic_name)
+    producer.init_transactions()
+    producer.begin_transaction()
+    for value in (b"one", b"two"):
+        producer.send(topic_name, value)
+    producer.commit_transaction()
+    producer.close()
+    source = open_source(connection, topic_name)
+    source.start({})
+    assert [record.offset for record in read(source, 2)] == [0, 1]
+    assert_silent(source)
+    assert source.end_positions() == {0: 2}  # the log ends at 3, but nothing is left to read
+    publish(connection, topic_name, [b"three"])
+    assert [record.offset for record in read(source, 1)] == [3]
+    assert source.end_positions() == {0: 4}
+
+
+@pytest.mark.kafka
 def test_killed_broker_costs_no_record_and_doubles_none(
     apache_kafka: ApacheKafka, topic_name: str, open_source: OpenSource
 ) -> None:
