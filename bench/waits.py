@@ -210,6 +210,8 @@ def main() -> None:
                     print("the backlog was too short for more turns", file=sys.stderr)
                     break
                 found["under ingest"].append(load)
+            if not found["under ingest"]:
+                raise SystemExit(f"{n:,} events were learned within one turn: make N_PASSES larger")
             service.wait(lambda: service.status().events >= n)
             time.sleep(SETTLE_S)
             found["idle"] = [trace_load(port, bodies, names) for _ in range(turns)]
