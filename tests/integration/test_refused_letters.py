@@ -388,7 +388,7 @@ def test_the_service_survives_its_broker_and_loses_no_letter(
         assert stopped.checkpoint.events == stopped.events >= 100
 
         own_kafka.start()
-        service.start().wait_position(10_200)
+        service.start().wait_ready().wait_position(10_200)
         publish(own_kafka.connection, topic_name, n_good=1, n_bad=1)
         service.wait_position(10_202)
         service.post("/v1/checkpoints", None)
