@@ -20,6 +20,8 @@ MARKS = {
     "scikit-learn": ("D", "C1", 50),
 }
 WORST_LOSS = 0.8  # what is worse is off the chart, and in the table
+LINE = 0.011  # of loss, which a text is high
+POINTS_A_LOSS = 800
 OWN_PARSER = ", own JSON parser"  # marked hollow, without a text: the same learner faster, several marks in one place
 
 
@@ -27,6 +29,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     """Log loss on flights against events/s on one core, as PNG."""
     figure, axes = pyplot.subplots(figsize=(9, 5.5), layout="constrained")
     labelled: set[str] = set()
+    crowded: list[tuple[float, float, str]] = []
     for case, found in learners(rows).items():
         library = case.split()[0]
         mark, color, size = MARKS[library]
@@ -41,9 +44,17 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         events = found["speed"].note
         if events != "all":
             text += f" ({events})"
-        is_crowded = library == "VW"  # beside each other at one speed: texts to the left
-        offset, side = ((-7, -3), "right") if is_crowded else ((6, 4), "left")
-        axes.annotate(text, (x, y), xytext=offset, ha=side, textcoords="offset points", fontsize=7.5)
+        if library == "VW":
+            crowded.append((y, x, text))
+        else:
+            axes.annotate(text, (x, y), xytext=(6, -11), textcoords="offset points", fontsize=7.5)
+    lowest = WORST_LOSS
+    for y, x, text in sorted(
+        crowded, reverse=True
+    ):  # beside each other at one speed: texts to the left, none on another
+        lowest = min(y, lowest - LINE)
+        place = (-7, -3 + (lowest - y) * POINTS_A_LOSS)
+        axes.annotate(text, (x, y), xytext=place, ha="right", textcoords="offset points", fontsize=7.5)
     axes.set_xscale("log")
     axes.set_xlabel("events/s on one core, from JSON bytes to the updated model")
     axes.set_ylabel("progressive log loss on flights (lower is better)")
