@@ -59,7 +59,7 @@ class LetterBox:
         self._offsets[letter.reason, record.partition].append(record.offset)
         samples = self.samples[letter.reason]
         samples.append(letter)
-        del samples[: len(samples) - self._n_samples]
+        del samples[: max(0, len(samples) - self._n_samples)]
 
     def count(self, reason: str | None = None) -> int:
         """Letters of one reason, or all of them."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from producer import Replayed
     from service.settings import Settings
 
+BROKER_LOOK_S = 0.5
 EXIT_USER = 2  # something that the user must change; any other code but 0 is a fault of ours
 EXIT_INTERRUPTED = 130  # as a shell has it for Ctrl-C
 EXIT_FINDING = 1  # the command did its work, and what it found is bad
@@ -279,7 +280,8 @@ def learn(
         _show_report(report, settings)
     if stop.is_set():
         _fail("interrupted; these are the figures so far", EXIT_INTERRUPTED)
-    if not report.events:
+    has_read_all = report.metrics["weight"] > 0 and not report.rejected and not report.unlabelled
+    if not report.events and not has_read_all:
         _fail(f"{file}: no event was learned; do --label-field and --features-field name what is in it?", EXIT_FINDING)
 
 
@@ -305,7 +307,7 @@ def _show_report(report: FileReport, settings: Settings) -> None:
     console.print(
         f"{report.events:,} events learned in {report.seconds:.1f} s, {report.events_per_second:,.0f} a second"
     )
-    if report.events:
+    if report.events or report.metrics["weight"]:
         console.print(_metrics_table(report.metrics, str(settings.task)))
     if report.unlabelled:
         console.print(f"{report.unlabelled:,} events had no label, and taught nothing")
@@ -477,6 +479,8 @@ def verify(
 
     if not checkpoint.is_dir():
         _fail(f"{checkpoint}: there is no such folder; a checkpoint is a folder in checkpoint_dir")
+    if inside := sorted(checkpoint.glob("*/manifest.json")):
+        _fail(f"{checkpoint} is a folder of checkpoints: name one of them, such as {inside[-1].parent}")
     with _stop_signals() as stop, _offset_progress(is_shown=not as_json) as on_progress:
         verdict = run(checkpoint, older, bootstrap_servers, on_progress, stop)
     if stop.is_set():
@@ -569,6 +573,22 @@ def demo(
     from service.demo import run_demo
 
     run_demo(seconds=seconds, rate=_parse_rate(rate), port=port, as_json=as_json)
+
+
+@app.command()
+def broker(
+    port: Annotated[int, typer.Option(help="Port to listen on, at 127.0.0.1.", min=0, max=65_535)] = 9092,
+) -> None:
+    """Run a broker that speaks Kafka's protocol, to try things without one.
+
+    It keeps everything in memory, and loses it at the end.
+    """
+    from service.embedded_broker import EmbeddedBroker
+
+    with _stop_signals() as stop, EmbeddedBroker(port) as running:
+        print(f"listening on {running.bootstrap_servers}; Ctrl-C ends it", file=sys.stderr, flush=True)
+        while not stop.wait(BROKER_LOOK_S):
+            running.check()
 
 
 @contextmanager

@@ -72,11 +72,20 @@ class EmbeddedBroker:
             preexec_fn=die_with_parent(signal.SIGKILL),
         )
         try:
-            self._wait_until_up(self._process)
+            self._wait_until_up()
         except BaseException:
             self.stop()
             raise
         return self
+
+    def check(self) -> None:
+        """Look whether it still runs.
+
+        Raises:
+            EmbeddedBrokerError: it has ended; with its last words.
+        """
+        if self._process is not None and (code := self._process.poll()) is not None:
+            raise EmbeddedBrokerError(f"the embedded broker ended with {code}: {self._last_words()}")
 
     def stop(self) -> None:
         """End the broker. May be called twice."""
@@ -100,11 +109,10 @@ class EmbeddedBroker:
     ) -> None:
         self.stop()
 
-    def _wait_until_up(self, process: subprocess.Popen[bytes]) -> None:
+    def _wait_until_up(self) -> None:
         deadline = monotonic() + START_TIMEOUT_S
         while monotonic() < deadline:
-            if process.poll() is not None:
-                raise EmbeddedBrokerError(f"the embedded broker ended with {process.returncode}: {self._last_words()}")
+            self.check()
             if _accepts(self.port):
                 return
             sleep(CHECK_S)

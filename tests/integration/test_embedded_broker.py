@@ -12,6 +12,7 @@ from time import monotonic, sleep
 
 import pytest
 
+from consumer.errors import BrokerUnavailable
 from consumer.kafka import KafkaConnection, create_topic, topic_exists
 from service.embedded_broker import EmbeddedBroker, EmbeddedBrokerError
 
@@ -85,3 +86,17 @@ def test_dies_with_its_parent() -> None:
     while is_running(pid):
         assert monotonic() < deadline
         sleep(0.05)
+
+
+def test_the_command_runs_one_until_it_is_told_to_stop() -> None:
+    command = [sys.executable, "-P", "-m", "service", "broker", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        servers = line.removeprefix("listening on ").partition(";")[0]
+        assert not topic_exists(KafkaConnection(servers), "events")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert process.stderr.read() == ""
+    with pytest.raises(BrokerUnavailable):
+        topic_exists(KafkaConnection(servers), "events")

@@ -49,7 +49,9 @@ def write_events(path: Path, labels: list[int]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["serve", "learn", "produce", "inspect", "verify", "dead-letters", "demo"])
+@pytest.mark.parametrize(
+    "command", ["serve", "learn", "produce", "inspect", "verify", "dead-letters", "broker", "demo"]
+)
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
@@ -155,6 +157,14 @@ def test_learn_from_nothing_that_fits_says_so(run: Run, tmp_path: Path) -> None:
     assert err == (
         f"flexihash: {file}: no event was learned; do --label-field and --features-field name what is in it?\n"
     )
+
+
+def test_learn_of_a_file_that_was_learned_has_nothing_left_to_do(run: Run, tmp_path: Path) -> None:
+    command = ("learn", write_events(tmp_path / "events.ndjson", [1, 0]), "--n-rows", 1024, "--checkpoint-dir", "kept")
+    assert run(*command)[0] == 0
+    code, out, err = run(*command)
+    assert (code, err) == (0, "")
+    assert "0 events learned" in out
 
 
 def test_learn_of_an_absent_file_is_one_line(run: Run) -> None:

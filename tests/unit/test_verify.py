@@ -65,3 +65,10 @@ def test_a_folder_that_is_not_there_is_named(run: Run) -> None:
     code, out, err = run("verify", "nowhere")
     assert (code, out) == (2, "")
     assert "nowhere" in err
+
+
+def test_the_folder_of_checkpoints_is_no_checkpoint(run: Run, log: Path) -> None:
+    checkpoint = learn(run, log, "checkpoints")
+    code, out, err = run("verify", "checkpoints")
+    assert (code, out) == (2, "")
+    assert err == f"flexihash: checkpoints is a folder of checkpoints: name one of them, such as {checkpoint}\n"
