@@ -49,9 +49,8 @@ def draw(rows: Sequence[Row], path: Path) -> None:
         else:
             axes.annotate(text, (x, y), xytext=(6, -11), textcoords="offset points", fontsize=7.5)
     lowest = WORST_LOSS
-    for y, x, text in sorted(
-        crowded, reverse=True
-    ):  # beside each other at one speed: texts to the left, none on another
+    # Beside each other at one speed: texts to the left, none on another.
+    for y, x, text in sorted(crowded, reverse=True):
         lowest = min(y, lowest - LINE)
         place = (-7, -3 + (lowest - y) * POINTS_A_LOSS)
         axes.annotate(text, (x, y), xytext=place, ha="right", textcoords="offset points", fontsize=7.5)

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 class ConfluentSource(KafkaSource):
     """`KafkaSource`, read by librdkafka."""
 
-    POLL_RECORDS = 1024
+    POLL_RECORDS = 1024  # a millisecond of work here too: librdkafka parses on threads of its own
 
     def _open_consumer(self) -> Any:
         return _Consumer(self._connection)

@@ -185,8 +185,9 @@ class LearnLoop:
         self._set_state("learning")
         try:
             while not stop.is_set():
-                for fetch in self._poll(stop):  # 1
-                    self._give_way()
+                fetches = self._poll(stop)  # 1
+                self._give_way()
+                for fetch in fetches:
                     if not self._make_room(stop):
                         break
                     self.apply(fetch)

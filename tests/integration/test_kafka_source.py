@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from time import monotonic, sleep
 
 import pytest
@@ -339,19 +340,24 @@ def test_damaged_record_is_told_and_not_skipped(
         assert not caught.value.retriable
 
 
+@contextmanager
+def transactional_producer(connection: KafkaConnection, transactional_id: str) -> Iterator[KafkaProducer]:
+    with closing(KafkaProducer(**connection.client_settings(), transactional_id=transactional_id)) as producer:
+        producer.init_transactions()
+        yield producer
+
+
 @pytest.mark.kafka
 def test_records_of_aborted_transactions_are_left_out(
     apache_kafka: ApacheKafka, topic_name: str, open_source: OpenSource
 ) -> None:
     connection = apache_kafka.connection
     create_topic(connection, topic_name)
-    producer = KafkaProducer(**connection.client_settings(), transactional_id=topic_name)
-    producer.init_transactions()
-    for value, end in ((b"kept", producer.commit_transaction), (b"taken back", producer.abort_transaction)):
-        producer.begin_transaction()
-        producer.send(topic_name, value).get(PATIENCE_S)
-        end()
-    producer.close()
+    with transactional_producer(connection, topic_name) as producer:
+        for value, end in ((b"kept", producer.commit_transaction), (b"taken back", producer.abort_transaction)):
+            producer.begin_transaction()
+            producer.send(topic_name, value).get(PATIENCE_S)
+            end()
     publish(connection, topic_name, [b"plain"])
     source = open_source(connection, topic_name)
     source.start({})
@@ -365,13 +371,11 @@ def test_the_end_of_a_transaction_is_no_lag(
 ) -> None:
     connection = apache_kafka.connection
     create_topic(connection, topic_name)
-    producer = KafkaProducer(**connection.client_settings(), transactional_id=topic_name)
-    producer.init_transactions()
-    producer.begin_transaction()
-    for value in (b"one", b"two"):
-        producer.send(topic_name, value)
-    producer.commit_transaction()
-    producer.close()
+    with transactional_producer(connection, topic_name) as producer:
+        producer.begin_transaction()
+        for value in (b"one", b"two"):
+            producer.send(topic_name, value)
+        producer.commit_transaction()
     source = open_source(connection, topic_name)
     source.start({})
     assert [record.offset for record in read(source, 2)] == [0, 1]
