@@ -11,7 +11,7 @@ import sys
 from fastapi import FastAPI, Request, Response
 
 from bench.load import HOST, PATH
-from service.api import create_server
+from flexihash.service.api import create_server
 
 ANSWER = b'{"predictions":[0.25],"version":{"events":1,"seconds_behind":0.0}}'
 

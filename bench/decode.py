@@ -21,11 +21,11 @@ from itertools import islice
 import msgspec
 
 from bench.results import Better, Row
-from consumer.wire import EventDecoder, EventFormat
-from model.config import Task
-from model.features import hash_features
-from producer.events import encode
-from producer.flights import flights
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.model.config import Task
+from flexihash.model.features import hash_features
+from flexihash.producer.events import encode
+from flexihash.producer.flights import flights
 
 POLL_MESSAGES = 2_000
 N_POLLS = 5

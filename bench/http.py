@@ -27,8 +27,8 @@ from bench.load import HOST, Load, name_client, send
 from bench.processes import Service, running
 from bench.results import Row
 from bench.topics import HAS_CONFLUENT, broker, fill
-from producer.events import encode
-from producer.flights import flights
+from flexihash.producer.events import encode
+from flexihash.producer.flights import flights
 
 TOPIC = "flights"
 N_PASSES = 10 if HAS_CONFLUENT else 3  # of all flights in the backlog: learning must last for several turns
@@ -137,7 +137,7 @@ def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
             settings: dict[str, object] = {
                 "bootstrap_servers": servers, "topic": TOPIC, "port": port, "workers": workers,
             }  # fmt: skip
-            with running(["service", "serve"], settings, Path(folder, str(workers))) as service:
+            with running(["flexihash", "serve"], settings, Path(folder, str(workers))) as service:
                 run, run_bare = partial(run_case, port, bodies), partial(run_case, bare_port, bodies)
                 runs = {case: partial(run, case) for case in CASES} | {None: partial(run_bare, BARE_CASE)}
                 found, rate = under_ingest(service, port, n, runs)

@@ -18,11 +18,11 @@ from kafka import KafkaConsumer, TopicPartition
 from bench.processes import cpu_s, running
 from bench.results import Row
 from bench.topics import HAS_CONFLUENT, NO_CONFLUENT, broker, fill
-from consumer.kafka import MAX_FETCH_BYTES, KafkaConnection, open_client
-from model import kernel
-from model.tables import Tables
-from producer.events import encode
-from producer.flights import flights
+from flexihash.consumer.kafka import MAX_FETCH_BYTES, KafkaConnection, open_client
+from flexihash.model import kernel
+from flexihash.model.tables import Tables
+from flexihash.producer.events import encode
+from flexihash.producer.flights import flights
 
 TOPIC = "flights"
 N_PASSES = 2  # of all flights, into the topic
@@ -61,7 +61,7 @@ def read_by_confluent(servers: str, n: int) -> float:
     from confluent_kafka import Consumer
     from confluent_kafka import TopicPartition as Partition
 
-    from consumer.confluent import QUEUE_BACKOFF_MS
+    from flexihash.consumer.confluent import QUEUE_BACKOFF_MS
 
     settings = {"bootstrap.servers": servers, "group.id": "bench", "enable.auto.commit": False}
     consumer = Consumer({**settings, "fetch.queue.backoff.ms": QUEUE_BACKOFF_MS})
@@ -82,7 +82,7 @@ def learn(servers: str, client: str, n: int, folder: Path) -> tuple[float, float
     settings: dict[str, object] = {
         "bootstrap_servers": servers, "topic": TOPIC, "checkpoint_seconds": 86_400, "kafka_client": client
     }  # fmt: skip
-    with running(["service.child", "learner"], settings, folder) as service:
+    with running(["flexihash.service.child", "learner"], settings, folder) as service:
         service.wait(lambda: service.status().tables is not None)
         tables = Tables.attach(service.memory / str(service.status().tables))
         state = tables.tensors["state"].numpy()

@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 
 from bench.peers import Peer, all_peers, quiet
 from bench.results import Row
-from consumer.files import FETCH_LINES
-from consumer.wire import EventDecoder, EventFormat
-from model.config import ModelConfig, Task
-from model.learner import OnlineModel
-from model.metrics import PROBABILITY_CLIP
-from model.tables import Tables
-from producer.events import encode
-from producer.flights import flights
+from flexihash.consumer.files import FETCH_LINES
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.model.config import ModelConfig, Task
+from flexihash.model.learner import OnlineModel
+from flexihash.model.metrics import PROBABILITY_CLIP
+from flexihash.model.tables import Tables
+from flexihash.producer.events import encode
+from flexihash.producer.flights import flights
 
 OURS = "flexihash"
 N_TURNS = 5  # of ours

@@ -24,11 +24,11 @@ import numpy as np
 from bench.load import HOST, PATH
 from bench.processes import resident_bytes
 from bench.results import Row
-from consumer.status import LearnerStatus, write_status
-from consumer.wire import EventDecoder, EventFormat
-from model.config import ModelConfig, Task
-from model.learner import OnlineModel
-from model.tables import Tables, layout
+from flexihash.consumer.status import LearnerStatus, write_status
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.model.config import ModelConfig, Task
+from flexihash.model.learner import OnlineModel
+from flexihash.model.tables import Tables, layout
 
 N_ROWS = 1 << 18
 N_NEW = 100  # features of one event, all new
@@ -118,7 +118,7 @@ def _grow(folder: Path, say: Callable[[str], None]) -> Iterator[Row]:
     ):
         settings = {"FLEXIHASH_MEMORY_DIR": str(folder), "FLEXIHASH_CHECKPOINT_DIR": checkpoints}
         api = subprocess.Popen(
-            [sys.executable, "-m", "service.child", "api", "--fd", str(listening.fileno())],
+            [sys.executable, "-m", "flexihash.service.child", "api", "--fd", str(listening.fileno())],
             env={**os.environ, **settings},
             pass_fds=[listening.fileno()],
             stderr=subprocess.DEVNULL,

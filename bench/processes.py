@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from consumer.status import LearnerStatus, read_status
+from flexihash.consumer.status import LearnerStatus, read_status
 
 WAIT_S = 300.0
 STOP_S = 90.0
@@ -20,7 +20,7 @@ LOOK_S = 0.001
 
 
 class Service:
-    """`python -m service serve`, or another of its processes, with settings of its own.
+    """`python -m flexihash serve`, or another of its processes, with settings of its own.
 
     Args:
         arguments: after `python -P -m`.

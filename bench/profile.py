@@ -16,9 +16,9 @@ from contextlib import suppress
 from itertools import chain, repeat
 from pathlib import Path
 
-from producer.events import encode
-from producer.files import write
-from producer.flights import flights
+from flexihash.producer.events import encode
+from flexihash.producer.files import write
+from flexihash.producer.flights import flights
 
 N_PASSES = 8  # over all flights: 0.5 GB, which is learned in longer than SECONDS
 SECONDS = 5  # fewer where the learner comes to its end before
@@ -56,7 +56,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder).resolve() / "flights.ndjson"
         write(chain.from_iterable(repeat(list(encode(flights())), N_PASSES)), path)
-        command = [sys.executable, "-P", "-m", "service", "learn", str(path), "--json"]
+        command = [sys.executable, "-P", "-m", "flexihash", "learn", str(path), "--json"]
         learner = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             deadline = time.monotonic() + START_TIMEOUT_S

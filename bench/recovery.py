@@ -31,12 +31,12 @@ import numpy as np
 
 from bench.processes import WAIT_S, Service
 from bench.topics import broker, fill
-from consumer.kafka import KafkaConnection
-from consumer.publisher import Publisher
-from model import kernel
-from model.tables import Tables
-from producer import encode, replay
-from producer.events import Event
+from flexihash.consumer.kafka import KafkaConnection
+from flexihash.consumer.publisher import Publisher
+from flexihash.model import kernel
+from flexihash.model.tables import Tables
+from flexihash.producer import encode, replay
+from flexihash.producer.events import Event
 
 TOPIC = "visits"
 PORT = 18_439
@@ -71,7 +71,7 @@ class Recovering(Service):
             "checkpoint_seconds": 86_400,
             "log_format": "json",
         }
-        super().__init__(["service", "serve"], settings, folder)
+        super().__init__(["flexihash", "serve"], settings, folder)
         self.http = httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=WAIT_S)
 
     def logged(self, process: str, event: str, after: float) -> dict[str, Any] | None:

@@ -19,8 +19,8 @@ from bench.load import HOST, PATH
 from bench.processes import running
 from bench.results import Row
 from bench.topics import broker, fill
-from producer.events import encode
-from producer.flights import flights
+from flexihash.producer.events import encode
+from flexihash.producer.flights import flights
 
 TOPIC = "flights"
 N_EVENTS = 1_000
@@ -40,7 +40,7 @@ def first_prediction_s(servers: str, kernels: Path, folder: Path, body: dict[str
             return False
 
     begin = time.perf_counter()
-    with running(["service", "serve"], settings, folder, {"NUMBA_CACHE_DIR": str(kernels)}) as service:
+    with running(["flexihash", "serve"], settings, folder, {"NUMBA_CACHE_DIR": str(kernels)}) as service:
         service.wait(is_answered)
         took_s = time.perf_counter() - begin
         service.wait(lambda: service.status().events >= N_EVENTS)  # or it would be ended while it compiles

@@ -18,9 +18,9 @@ import msgspec
 from river import datasets
 from river.datasets import synth
 
-from model.config import Task
-from producer.files import write
-from producer.flights import flights
+from flexihash.model.config import Task
+from flexihash.producer.files import write
+from flexihash.producer.flights import flights
 
 Event = Mapping[str, Any]
 """One event of the wire format: `{"features": {name: number or string}, "label": number}`."""

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from consumer.errors import BrokerUnavailable
-from consumer.kafka import KafkaConnection, create_topic, topic_exists
-from consumer.publisher import Publisher
-from service.embedded_broker import EmbeddedBroker
+from flexihash.consumer.errors import BrokerUnavailable
+from flexihash.consumer.kafka import KafkaConnection, create_topic, topic_exists
+from flexihash.consumer.publisher import Publisher
+from flexihash.service.embedded_broker import EmbeddedBroker
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0

@@ -31,8 +31,8 @@ from bench.http import BARE_CASE, SECONDS, TOPIC, free_port, make_bodies, run_ca
 from bench.load import Load, name_client
 from bench.processes import running
 from bench.topics import broker, fill
-from producer.events import encode
-from producer.flights import flights
+from flexihash.producer.events import encode
+from flexihash.producer.flights import flights
 
 CLIENT = "wrk"
 TRACE = Path("/sys/kernel/tracing")
@@ -47,8 +47,8 @@ _LINE = re.compile(r"\[(\d+)\] \S+ +([\d.]+): (\w+): (.*)")
 _SWITCH = re.compile(r"prev_comm=.* prev_pid=(\d+) prev_prio=\d+ prev_state=(\S+) ==> next_comm=(.*) next_pid=(\d+)")
 _WAKEUP = re.compile(r"pid=(\d+) prio=-?\d+ target_cpu=(\d+)")
 _PROCESSES = {
-    "service.child learner": "learner",
-    "service.child api": "API",
+    "flexihash.service.child learner": "learner",
+    "flexihash.service.child api": "API",
     "kafka.Kafka": "broker",
     "tansu": "broker",
     "bench.waits": "this program",
@@ -201,7 +201,7 @@ def main() -> None:
         fill(servers, TOPIC, chain.from_iterable(repeat(messages, N_PASSES)))
         port = free_port()
         settings: dict[str, object] = {"bootstrap_servers": servers, "topic": TOPIC, "port": port}
-        with running(["service", "serve"], settings, Path(folder)) as service:
+        with running(["flexihash", "serve"], settings, Path(folder)) as service:
             service.wait(lambda: service.status().events > 0)
             time.sleep(SETTLE_S)
             for _ in range(turns):

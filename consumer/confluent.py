@@ -23,8 +23,14 @@ from kafka.errors import (
     for_code,
 )
 
-from consumer.kafka import MAX_FETCH_BYTES, MAX_RECONNECT_BACKOFF_MS, REQUEST_TIMEOUT_MS, KafkaConnection, KafkaSource
-from consumer.source import Fetch, Record
+from flexihash.consumer.kafka import (
+    MAX_FETCH_BYTES,
+    MAX_RECONNECT_BACKOFF_MS,
+    REQUEST_TIMEOUT_MS,
+    KafkaConnection,
+    KafkaSource,
+)
+from flexihash.consumer.source import Fetch, Record
 
 QUEUE_BACKOFF_MS = 10  # once 100,000 records wait here, before more are asked for; librdkafka's own is 1 s
 UNREADABLE = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED)

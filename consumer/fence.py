@@ -14,8 +14,8 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import IncompatibleBrokerVersion, TransactionalIdNotFoundError
 
-from consumer.errors import Fenced
-from consumer.kafka import KafkaConnection, close_client, open_client
+from flexihash.consumer.errors import Fenced
+from flexihash.consumer.kafka import KafkaConnection, close_client, open_client
 
 log = logging.getLogger(__name__)
 

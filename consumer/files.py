@@ -13,15 +13,15 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from consumer.errors import FileUnreadable
-from consumer.loop import LearnLoop, Letters, describe_configuration
-from consumer.source import Fetch, Identity, Record
-from consumer.wire import EventDecoder, EventFormat
-from model.checkpoint import CheckpointStore
-from model.config import ModelConfig
-from model.learner import OnlineModel
-from model.saving import Saver
-from model.tables import Tables
+from flexihash.consumer.errors import FileUnreadable
+from flexihash.consumer.loop import LearnLoop, Letters, describe_configuration
+from flexihash.consumer.source import Fetch, Identity, Record
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.config import ModelConfig
+from flexihash.model.learner import OnlineModel
+from flexihash.model.saving import Saver
+from flexihash.model.tables import Tables
 
 FETCH_LINES = 2_000
 MAX_SAMPLES = 5  # of rejected events, shown with their reason

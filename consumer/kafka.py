@@ -45,7 +45,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata
 
-from consumer.errors import (
+from flexihash.consumer.errors import (
     AccessDenied,
     BrokerRefused,
     BrokerUnavailable,
@@ -58,8 +58,8 @@ from consumer.errors import (
     RecordUnreadable,
     TopicNotFound,
 )
-from consumer.source import Fetch, Identity, OnLost, Record, StartAt
-from consumer.tls import NO_PASSPHRASE, check_certificates, check_identity
+from flexihash.consumer.source import Fetch, Identity, OnLost, Record, StartAt
+from flexihash.consumer.tls import NO_PASSPHRASE, check_certificates, check_identity
 
 log = logging.getLogger(__name__)
 

@@ -30,17 +30,17 @@ from typing import Any, Literal, Protocol
 import msgspec
 import numpy as np
 
-from consumer.errors import ConsumerError, Fenced, IdentityChanged
-from consumer.fence import Fence
-from consumer.guard import PoisonGuard
-from consumer.source import LOST, Fetch, Identity, Record, Source
-from consumer.status import CheckpointStatus, DeadLettersStatus, LearnerStatus
-from consumer.wire import EventDecoder, EventFormat
-from consumer.yielding import Yielder
-from model.checkpoint import Loaded
-from model.config import ModelConfig
-from model.learner import OnlineModel
-from model.saving import Saved, Saver
+from flexihash.consumer.errors import ConsumerError, Fenced, IdentityChanged
+from flexihash.consumer.fence import Fence
+from flexihash.consumer.guard import PoisonGuard
+from flexihash.consumer.source import LOST, Fetch, Identity, Record, Source
+from flexihash.consumer.status import CheckpointStatus, DeadLettersStatus, LearnerStatus
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.yielding import Yielder
+from flexihash.model.checkpoint import Loaded
+from flexihash.model.config import ModelConfig
+from flexihash.model.learner import OnlineModel
+from flexihash.model.saving import Saved, Saver
 
 POLL_S = 0.5
 STATUS_S = 0.25

@@ -18,8 +18,8 @@ from kafka.errors import (
     RecordListTooLargeError,
 )
 
-from consumer.errors import BrokerUnavailable, ConsumerError, PublishError, PublishRefused
-from consumer.kafka import KafkaConnection, close_producer, create_topic, open_producer
+from flexihash.consumer.errors import BrokerUnavailable, ConsumerError, PublishError, PublishRefused
+from flexihash.consumer.kafka import KafkaConnection, close_producer, create_topic, open_producer
 
 MAX_IN_FLIGHT = 50_000  # events that `send` is ahead of the broker by; the client itself has no bound
 SEND_TIMEOUT_S = 60.0  # for the oldest of them to be acknowledged: longer than a broker takes to restart

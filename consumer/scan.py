@@ -23,7 +23,7 @@ import numpy as np
 from numba import njit, types
 from numpy.typing import NDArray
 
-from model.vectors import loader, store
+from flexihash.model.vectors import loader, store
 
 LEFT, LEARN, UNLABELLED = 0, 1, 2  # what becomes of a message
 

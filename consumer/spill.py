@@ -16,9 +16,9 @@ from pathlib import Path
 
 import msgspec
 
-from consumer.errors import SpillUnreadable
-from consumer.letters import Letter
-from model.checkpoint import sync
+from flexihash.consumer.errors import SpillUnreadable
+from flexihash.consumer.letters import Letter
+from flexihash.model.checkpoint import sync
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from consumer.errors import ConnectionSettingsError
+from flexihash.consumer.errors import ConnectionSettingsError
 
 NO_PASSPHRASE = ""  # or OpenSSL would ask for one on the terminal
 

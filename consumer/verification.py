@@ -10,15 +10,15 @@ from threading import Event as StopSignal
 import msgspec
 import torch
 
-from consumer.errors import PositionOutOfRange
-from consumer.loop import REFRESH_S, LearnLoop, Letters, check_identity
-from consumer.source import Fetch, Record, Source
-from consumer.wire import EventDecoder, EventFormat
-from model import checkpoint
-from model.checkpoint import Loaded, Manifest
-from model.config import ModelConfig
-from model.learner import OnlineModel
-from model.tables import Tables
+from flexihash.consumer.errors import PositionOutOfRange
+from flexihash.consumer.loop import REFRESH_S, LearnLoop, Letters, check_identity
+from flexihash.consumer.source import Fetch, Record, Source
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.model import checkpoint
+from flexihash.model.checkpoint import Loaded, Manifest
+from flexihash.model.config import ModelConfig
+from flexihash.model.learner import OnlineModel
+from flexihash.model.tables import Tables
 
 SILENCE_S = 10.0  # a log that says nothing for so long has no more records before the end: compaction took them
 

@@ -38,7 +38,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from model.errors import ConfigurationError, ModelError
+from flexihash.model.errors import ConfigurationError, ModelError
 
 FORMAT_VERSION = 2  # 1 had the fields of a record in another order
 MODEL_FILE = "model.safetensors"

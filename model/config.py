@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from model.errors import ConfigurationError
+from flexihash.model.errors import ConfigurationError
 
 
 class Task(StrEnum):

@@ -1,6 +1,6 @@
 """The model under River's interface, for programs written for River; needs the extra ``[river]``.
 
-from model.estimators import FlexiHashClassifier
+from flexihash import FlexiHashClassifier
 evaluate.progressive_val_score(dataset, FlexiHashClassifier(), metrics.LogLoss())
 """
 
@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from river import base
 
-from model.config import ModelConfig, Task
-from model.features import Batch, FeatureRules, flatten, hash_features
-from model.learner import OnlineModel, check_label
-from model.tables import Tables
+from flexihash.model.config import ModelConfig, Task
+from flexihash.model.features import Batch, FeatureRules, flatten, hash_features
+from flexihash.model.learner import OnlineModel, check_label
+from flexihash.model.tables import Tables
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ class FlexiHashClassifier(_Estimator, base.MiniBatchClassifier):
         seed: of the first embeddings.
 
     >>> from river import datasets, evaluate, metrics
-    >>> from model.estimators import FlexiHashClassifier
+    >>> from flexihash import FlexiHashClassifier
     >>> evaluate.progressive_val_score(datasets.Phishing(), FlexiHashClassifier(), metrics.Accuracy())
     Accuracy: 90.80%
     """
@@ -99,7 +99,7 @@ class FlexiHashRegressor(_Estimator, base.MiniBatchRegressor):
         seed: of the first embeddings.
 
     >>> from river import datasets, evaluate, metrics
-    >>> from model.estimators import FlexiHashRegressor
+    >>> from flexihash import FlexiHashRegressor
     >>> evaluate.progressive_val_score(datasets.TrumpApproval(), FlexiHashRegressor(), metrics.MAE())
     MAE: 0.304622
     """

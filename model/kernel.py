@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from model.vectors import (
+from flexihash.model.vectors import (
     float32s,
     float64s,
     int64s,

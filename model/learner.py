@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from model import kernel
-from model.config import ModelConfig, Task
-from model.errors import LabelError
-from model.features import Batch
-from model.metrics import ProgressiveMetrics
-from model.tables import METRICS_PREFIX, Tables
+from flexihash.model import kernel
+from flexihash.model.config import ModelConfig, Task
+from flexihash.model.errors import LabelError
+from flexihash.model.features import Batch
+from flexihash.model.metrics import ProgressiveMetrics
+from flexihash.model.tables import METRICS_PREFIX, Tables
 
 CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.4 ms, which is the longest that a reader waits
 BATCH_DTYPES = ("int64", "int64", "float64", "bool")  # of Batch's fields

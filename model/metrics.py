@@ -19,7 +19,7 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from model.errors import ConfigurationError
+from flexihash.model.errors import ConfigurationError
 
 Floats: TypeAlias = NDArray[np.float64]
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from model import kernel
-from model.config import ModelConfig, Task
-from model.features import Batch
-from model.tables import Tables
+from flexihash.model import kernel
+from flexihash.model.config import ModelConfig, Task
+from flexihash.model.features import Batch
+from flexihash.model.tables import Tables
 
 
 class Activations(NamedTuple):

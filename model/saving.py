@@ -10,10 +10,10 @@ import msgspec
 import torch
 from numba import njit
 
-from model import kernel
-from model.checkpoint import CheckpointError, CheckpointInfo, CheckpointStore
-from model.config import ModelConfig
-from model.tables import Tables
+from flexihash.model import kernel
+from flexihash.model.checkpoint import CheckpointError, CheckpointInfo, CheckpointStore
+from flexihash.model.config import ModelConfig
+from flexihash.model.tables import Tables
 
 FEW_ROWS = 1 << 15  # and
 FEW_EVENTS = 1024  # of some rows each: what is copied within milliseconds needs no preparation

@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 import torch
 
-from model import kernel
-from model.config import ModelConfig
-from model.errors import ConfigurationError, TablesHeld
-from model.metrics import ProgressiveMetrics
+from flexihash.model import kernel
+from flexihash.model.config import ModelConfig
+from flexihash.model.errors import ConfigurationError, TablesHeld
+from flexihash.model.metrics import ProgressiveMetrics
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"

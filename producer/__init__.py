@@ -4,12 +4,12 @@ A stream is an iterator of events (`flights`, `synthetic`) or of their bytes (`r
 into the second; `replay` sends bytes, `write` puts them in a file.
 """
 
-from producer.errors import EventFileError, FlightsMissingError, ProducerError, RateError
-from producer.events import Event, encode
-from producer.files import read_events, write
-from producer.flights import flights
-from producer.replay import Replayed, replay
-from producer.synthetic import SyntheticStream, synthetic
+from flexihash.producer.errors import EventFileError, FlightsMissingError, ProducerError, RateError
+from flexihash.producer.events import Event, encode
+from flexihash.producer.files import read_events, write
+from flexihash.producer.flights import flights
+from flexihash.producer.replay import Replayed, replay
+from flexihash.producer.synthetic import SyntheticStream, synthetic
 
 __all__ = [
     "Event",

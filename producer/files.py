@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Literal
 
-from producer.errors import EventFileError
-from producer.replay import Replayed, replay
+from flexihash.producer.errors import EventFileError
+from flexihash.producer.replay import Replayed, replay
 
 STANDARD = Path("-")
 

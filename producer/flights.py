@@ -12,8 +12,8 @@ from operator import itemgetter
 from pathlib import Path
 from sys import intern
 
-from producer.errors import FlightsMissingError
-from producer.events import Event
+from flexihash.producer.errors import FlightsMissingError
+from flexihash.producer.events import Event
 
 N_FLIGHTS = 327_346
 """How many flights have an arrival delay, and so a label."""

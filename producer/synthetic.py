@@ -8,7 +8,7 @@ from random import Random
 from statistics import fmean
 from typing import Literal
 
-from producer.events import Event
+from flexihash.producer.events import Event
 
 Task = Literal["binary", "regression"]
 

@@ -9,7 +9,7 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import SecretStr
 
-from service.problems import Problem
+from flexihash.service.problems import Problem
 
 bearer = HTTPBearer(auto_error=False, description="FLEXIHASH_API_TOKEN, where one is set.")
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(bearer)]

@@ -16,16 +16,16 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from service import routes
-from service.connections import BoundedProtocol
-from service.errors import SettingsError
-from service.logs import configure_logs
-from service.monitoring import RequestObserver
-from service.openapi import DocumentedApp
-from service.pages import pages
-from service.parts import Parts
-from service.problems import Problem, answer_http_exception, answer_problem
-from service.settings import Settings, load_settings
+from flexihash.service import routes
+from flexihash.service.connections import BoundedProtocol
+from flexihash.service.errors import SettingsError
+from flexihash.service.logs import configure_logs
+from flexihash.service.monitoring import RequestObserver
+from flexihash.service.openapi import DocumentedApp
+from flexihash.service.pages import pages
+from flexihash.service.parts import Parts
+from flexihash.service.problems import Problem, answer_http_exception, answer_problem
+from flexihash.service.settings import Settings, load_settings
 
 GRACE_S = 3.0  # for requests under way when told to stop; the supervisor kills after 5
 MUST_MEND = 2  # exit code: starting again will not help
@@ -96,7 +96,7 @@ def create_server(app: ASGIApp) -> uvicorn.Server:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM, then finishes the requests under way; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m service.child api", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m flexihash.service.child api", description=__doc__)
     parser.add_argument("--fd", type=int, required=True, help="file descriptor of the listening socket")
     fd: int = parser.parse_args(arguments).fd
     try:

@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 from fastapi import Request
 
-from consumer.errors import EventRejected
-from consumer.wire import EventDecoder
-from model.errors import FeatureError
-from model.features import Batch, Feature, hash_features
-from service.problems import Problem
+from flexihash.consumer.errors import EventRejected
+from flexihash.consumer.wire import EventDecoder
+from flexihash.model.errors import FeatureError
+from flexihash.model.features import Batch, Feature, hash_features
+from flexihash.service.problems import Problem
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"

@@ -1,4 +1,4 @@
-"""`python -m service.child learner|api ...`: one of the supervisor's children, its imports kept from the collector.
+"""`python -m flexihash.service.child learner|api ...`: a child of the supervisor, its imports kept from the collector.
 
 What is imported stays. Looking through it for garbage again and again takes a fifth of the time of importing it, and
 each full collection later would look through it once more.
@@ -16,7 +16,7 @@ import sys
 def main() -> int:
     """Runs the module of this package that the first argument names; returns its exit code."""
     gc.disable()
-    module = importlib.import_module(f"service.{sys.argv.pop(1)}")
+    module = importlib.import_module(f"flexihash.service.{sys.argv.pop(1)}")
     gc.freeze()
     gc.enable()
     code: int = module.main()

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-    from consumer.files import FileReport
-    from producer import Replayed
-    from service.settings import Settings
+    from flexihash.consumer.files import FileReport
+    from flexihash.producer import Replayed
+    from flexihash.service.settings import Settings
 
 BROKER_LOOK_S = 0.5
 EXIT_USER = 2  # something that the user must change; any other code but 0 is a fault of ours
@@ -91,7 +91,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one line of JSON, fo
 def main() -> None:
     """Entry point of the `flexihash` command: what a user did wrong is told in a line and ends with exit code 2."""
     try:
-        app(prog_name="flexihash")  # as `python -m service` too
+        app(prog_name="flexihash")  # as `python -m flexihash` too
     except Exception as error:
         if not (lines := explain(error)):
             raise
@@ -102,10 +102,10 @@ def main() -> None:
 
 def explain(error: Exception) -> list[str]:
     """Lines for an error that tells a user what to mend; none for a fault of ours, which deserves its traceback."""
-    from consumer.errors import ConsumerError
-    from model.errors import ModelError
-    from producer.errors import ProducerError
-    from service.errors import ServiceError
+    from flexihash.consumer.errors import ConsumerError
+    from flexihash.model.errors import ModelError
+    from flexihash.producer.errors import ProducerError
+    from flexihash.service.errors import ServiceError
 
     if isinstance(error, ServiceError | ModelError | ConsumerError | ProducerError):
         return str(error).splitlines()
@@ -226,8 +226,8 @@ def serve(
     Start it again and it goes on exactly where it stopped. The address answers with its documentation at /docs.
     """
     options = dict(locals())
-    from service.settings import load_settings
-    from service.supervisor import serve as run
+    from flexihash.service.settings import load_settings
+    from flexihash.service.supervisor import serve as run
 
     raise typer.Exit(run(load_settings(**options)))
 
@@ -252,8 +252,8 @@ def learn(
     Each event is predicted before it is learned from, so every prediction is about something new. The baseline always
     predicts what the labels so far amount to.
     """
-    from consumer.files import learn_file
-    from service.settings import load_settings
+    from flexihash.consumer.files import learn_file
+    from flexihash.service.settings import load_settings
 
     settings = load_settings(
         task=task,
@@ -367,7 +367,7 @@ def produce(
     events, n_events = _open_source(source, limit)
     with _event_progress(source, n_events) as on_progress:
         if out is not None:
-            from producer import write
+            from flexihash.producer import write
 
             replayed = write(events, out, on_progress=on_progress)
         else:
@@ -394,8 +394,8 @@ def _open_source(source: str, limit: int | None) -> tuple[Iterator[bytes], int |
     """The events' bytes, and how many there will be where that is known."""
     from itertools import islice
 
-    from producer import encode, flights, read_events, synthetic
-    from producer.flights import N_FLIGHTS
+    from flexihash.producer import encode, flights, read_events, synthetic
+    from flexihash.producer.flights import N_FLIGHTS
 
     match source:
         case "flights":
@@ -415,9 +415,9 @@ def _send(
     on_progress: Callable[[int], None],
 ) -> Replayed:
     """Send until the events or the user's patience end; what was sent before Ctrl-C is on the broker."""
-    from consumer.publisher import Publisher
-    from producer import replay
-    from service.settings import load_settings
+    from flexihash.consumer.publisher import Publisher
+    from flexihash.producer import replay
+    from flexihash.service.settings import load_settings
 
     settings = load_settings(topic=topic, bootstrap_servers=bootstrap_servers)
     with _stop_signals() as stop, Publisher(settings.connection, settings.topic) as publisher:
@@ -434,7 +434,7 @@ def inspect(
     as_json: AsJson = False,
 ) -> None:
     """Show what a checkpoint holds and whether it is whole, or list those in a folder."""
-    from service.inspection import inspect_checkpoint, list_checkpoints, show_checkpoint, show_list
+    from flexihash.service.inspection import inspect_checkpoint, list_checkpoints, show_checkpoint, show_list
 
     if not checkpoint.is_dir():
         _fail(f"{checkpoint}: there is no such folder; a checkpoint is a folder in checkpoint_dir")
@@ -474,8 +474,8 @@ def verify(
 
     import msgspec
 
-    from service.verification import show_verdict
-    from service.verification import verify as run
+    from flexihash.service.verification import show_verdict
+    from flexihash.service.verification import verify as run
 
     if not checkpoint.is_dir():
         _fail(f"{checkpoint}: there is no such folder; a checkpoint is a folder in checkpoint_dir")
@@ -523,8 +523,8 @@ def dead_letters(
     """
     import json
 
-    from service.letters import describe_letters, show_letters
-    from service.settings import load_settings
+    from flexihash.service.letters import describe_letters, show_letters
+    from flexihash.service.settings import load_settings
 
     settings = load_settings(topic=topic, bootstrap_servers=bootstrap_servers, checkpoint_dir=checkpoint_dir)
     if replay:
@@ -541,7 +541,7 @@ def _replay(settings: Settings, reason: str | None, as_json: bool) -> None:
     """Publish dead letters again until they or the user's patience end."""
     import json
 
-    from consumer.replay import replay
+    from flexihash.consumer.replay import replay
 
     with _stop_signals() as stop, _event_progress("replay", None) as on_progress:
         n_published = replay(settings.connection, settings.topic, reason, on_progress, stop)
@@ -570,7 +570,7 @@ def demo(
     Everything runs here: a broker in memory, the service, and a producer that replays the flights that left New York in
     2013. Nothing is left behind.
     """
-    from service.demo import run_demo
+    from flexihash.service.demo import run_demo
 
     run_demo(seconds=seconds, rate=_parse_rate(rate), port=port, as_json=as_json)
 
@@ -583,7 +583,7 @@ def broker(
 
     It keeps everything in memory, and loses it at the end.
     """
-    from service.embedded_broker import EmbeddedBroker
+    from flexihash.service.embedded_broker import EmbeddedBroker
 
     with _stop_signals() as stop, EmbeddedBroker(port) as running:
         print(f"listening on {running.bootstrap_servers}; Ctrl-C ends it", file=sys.stderr, flush=True)

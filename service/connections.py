@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.messages import ProblemDetails
-from service.problems import MEDIA_TYPE
+from flexihash.service.messages import ProblemDetails
+from flexihash.service.problems import MEDIA_TYPE
 
 MAX_CONNECTIONS = 900  # of one process: below the 1,024 files that a process may commonly have open
 HEAD_S = 10.0  # for a whole request head, from the connection or from the head's first byte

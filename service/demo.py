@@ -26,12 +26,12 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
 
-from producer.flights import N_FLIGHTS, flights
-from service.embedded_broker import EmbeddedBroker
-from service.errors import AddressError, DemoError
-from service.orphans import die_with_parent
-from service.settings import PREFIX, SHARED_MEMORY
-from service.supervisor import bind_socket
+from flexihash.producer.flights import N_FLIGHTS, flights
+from flexihash.service.embedded_broker import EmbeddedBroker
+from flexihash.service.errors import AddressError, DemoError
+from flexihash.service.orphans import die_with_parent
+from flexihash.service.settings import PREFIX, SHARED_MEMORY
+from flexihash.service.supervisor import bind_socket
 
 TOPIC = "flights"
 HOST = "127.0.0.1"
@@ -238,7 +238,7 @@ class _Family:
         environment = {name: value for name, value in os.environ.items() if not name.upper().startswith(PREFIX)}
         with self._log(command).open("wb") as log:
             self._processes[command] = subprocess.Popen(
-                [sys.executable, "-P", "-m", "service", command, *arguments],
+                [sys.executable, "-P", "-m", "flexihash", command, *arguments],
                 env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

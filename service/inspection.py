@@ -9,8 +9,8 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from model import checkpoint
-from model.checkpoint import CheckpointDamaged, CheckpointStore
+from flexihash.model import checkpoint
+from flexihash.model.checkpoint import CheckpointDamaged, CheckpointStore
 
 
 def inspect_checkpoint(path: Path) -> dict[str, Any]:

@@ -17,24 +17,24 @@ from types import FrameType
 
 import structlog
 
-from consumer.dead_letters import DeadLetters
-from consumer.errors import ConsumerError, Fenced, PositionsLost, TopicNotFound
-from consumer.fence import Fence
-from consumer.guard import PoisonGuard
-from consumer.kafka import KafkaSource, create_topic
-from consumer.loop import RETRY_S, LearnLoop, describe_configuration
-from consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
-from consumer.wire import EventDecoder
-from model.checkpoint import CheckpointStore
-from model.config import ModelConfig, Task
-from model.errors import ModelError
-from model.learner import OnlineModel
-from model.saving import Saver
-from model.tables import Tables
-from service.errors import FolderError, LearnerBusy, ServiceError, SettingsError
-from service.logs import configure_logs
-from service.settings import Settings, load_settings
-from service.supervisor import LAST_EXIT, MUST_MEND
+from flexihash.consumer.dead_letters import DeadLetters
+from flexihash.consumer.errors import ConsumerError, Fenced, PositionsLost, TopicNotFound
+from flexihash.consumer.fence import Fence
+from flexihash.consumer.guard import PoisonGuard
+from flexihash.consumer.kafka import KafkaSource, create_topic
+from flexihash.consumer.loop import RETRY_S, LearnLoop, describe_configuration
+from flexihash.consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
+from flexihash.consumer.wire import EventDecoder
+from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.config import ModelConfig, Task
+from flexihash.model.errors import ModelError
+from flexihash.model.learner import OnlineModel
+from flexihash.model.saving import Saver
+from flexihash.model.tables import Tables
+from flexihash.service.errors import FolderError, LearnerBusy, ServiceError, SettingsError
+from flexihash.service.logs import configure_logs
+from flexihash.service.settings import Settings, load_settings
+from flexihash.service.supervisor import LAST_EXIT, MUST_MEND
 
 LOCK_FILE = "learner.lock"
 TABLES_PREFIX = "tables-"
@@ -192,7 +192,7 @@ class Learner:
 
 def _source_class(client: str) -> type[KafkaSource]:
     if client == "confluent":
-        from consumer.confluent import ConfluentSource
+        from flexihash.consumer.confluent import ConfluentSource
 
         return ConfluentSource
     return KafkaSource

@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from consumer.errors import TopicNotFound
-from consumer.kafka import KafkaConnection, topic_exists
-from consumer.letters import TOPIC_SUFFIX, Letter
-from consumer.replay import LetterBox, read_box
-from consumer.spill import read_spill
+from flexihash.consumer.errors import TopicNotFound
+from flexihash.consumer.kafka import KafkaConnection, topic_exists
+from flexihash.consumer.letters import TOPIC_SUFFIX, Letter
+from flexihash.consumer.replay import LetterBox, read_box
+from flexihash.consumer.spill import read_spill
 
 SHOWN_BYTES = 80  # of a sample's value
 

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
-from service.settings import Settings
+from flexihash.service.settings import Settings
 
 # A line per request, or several a second while the broker is away; what matters of it is raised, and logged by us.
 QUIET_LOGGERS = ("kafka", "uvicorn.access", "httpx", "httpcore", "numba")

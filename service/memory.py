@@ -11,15 +11,15 @@ from typing import TypeVar
 
 import structlog
 
-from consumer.status import STALE_AFTER_S, STATUS_FILE, LearnerStatus, read_status
-from consumer.wire import EventDecoder, EventFormat
-from model.config import ModelConfig
-from model.errors import TablesHeld
-from model.features import Batch, hash_features
-from model.learner import OnlineModel
-from model.tables import PATIENCE_S, Tables
-from service.messages import Prediction, Version
-from service.problems import unavailable
+from flexihash.consumer.status import STALE_AFTER_S, STATUS_FILE, LearnerStatus, read_status
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.model.config import ModelConfig
+from flexihash.model.errors import TablesHeld
+from flexihash.model.features import Batch, hash_features
+from flexihash.model.learner import OnlineModel
+from flexihash.model.tables import PATIENCE_S, Tables
+from flexihash.service.messages import Prediction, Version
+from flexihash.service.problems import unavailable
 
 POLL_S = 0.1  # how often the status file is looked at: two stats, and a read of 2 KiB when it changed
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from consumer.status import CheckpointStatus, DeadLettersStatus
+from flexihash.consumer.status import CheckpointStatus, DeadLettersStatus
 
 
 class Version(msgspec.Struct):

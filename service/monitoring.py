@@ -17,9 +17,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from consumer.status import CheckpointStatus, LearnerStatus
-from service.memory import Memory
-from service.problems import Problem, render_problem, unavailable
+from flexihash.consumer.status import CheckpointStatus, LearnerStatus
+from flexihash.service.memory import Memory
+from flexihash.service.problems import Problem, render_problem, unavailable
 
 MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own: a folder that all workers write to
 CLIENT_GONE = 499  # nginx's number, in the metrics only: nobody is left to answer

@@ -8,12 +8,12 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
-from consumer.wire import MAX_WEIGHT
-from model.config import Task
-from model.kernel import LABEL_LIMIT
-from service import messages, problems
-from service.bodies import JSON, NDJSON
-from service.settings import Settings
+from flexihash.consumer.wire import MAX_WEIGHT
+from flexihash.model.config import Task
+from flexihash.model.kernel import LABEL_LIMIT
+from flexihash.service import messages, problems
+from flexihash.service.bodies import JSON, NDJSON
+from flexihash.service.settings import Settings
 
 METRICS = "/metrics"
 ANSWERS = (

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, move_on_after, to_thread
 
-from consumer.publisher import Publisher
-from consumer.wire import EventDecoder
-from model.checkpoint import CheckpointStore
-from service.memory import Memory
-from service.monitoring import Metrics
-from service.problems import unavailable
-from service.settings import Settings
+from flexihash.consumer.publisher import Publisher
+from flexihash.consumer.wire import EventDecoder
+from flexihash.model.checkpoint import CheckpointStore
+from flexihash.service.memory import Memory
+from flexihash.service.monitoring import Metrics
+from flexihash.service.problems import unavailable
+from flexihash.service.settings import Settings
 
 Result = TypeVar("Result")
 

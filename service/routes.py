@@ -11,14 +11,22 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from consumer.errors import ConsumerError
-from consumer.status import CHECKPOINT_REQUEST, CheckpointStatus
-from model.checkpoint import CheckpointInfo, CheckpointUnreadable
-from model.features import Batch
-from service.access import require_metrics_token, require_token
-from service.bodies import JSON, NDJSON, check_content_type, hash_instances, read_body, split_events, split_instances
-from service.memory import AttachedModel
-from service.messages import (
+from flexihash.consumer.errors import ConsumerError
+from flexihash.consumer.status import CHECKPOINT_REQUEST, CheckpointStatus
+from flexihash.model.checkpoint import CheckpointInfo, CheckpointUnreadable
+from flexihash.model.features import Batch
+from flexihash.service.access import require_metrics_token, require_token
+from flexihash.service.bodies import (
+    JSON,
+    NDJSON,
+    check_content_type,
+    hash_instances,
+    read_body,
+    split_events,
+    split_instances,
+)
+from flexihash.service.memory import AttachedModel
+from flexihash.service.messages import (
     Checkpoint,
     Checkpoints,
     Embeddings,
@@ -31,9 +39,9 @@ from service.messages import (
     Saved,
     Version,
 )
-from service.openapi import EVENTS_BODY, INSTANCES_BODY, describe_answers
-from service.parts import Parts
-from service.problems import Problem, unavailable
+from flexihash.service.openapi import EVENTS_BODY, INSTANCES_BODY, describe_answers
+from flexihash.service.parts import Parts
+from flexihash.service.problems import Problem, unavailable
 
 CHUNK_INSTANCES = 256  # answered in one go, in some milliseconds; then other requests have their turn
 CHECKPOINT_TIMEOUT_S = 60.0  # gigabytes of tables take this long on a slow disk

@@ -16,14 +16,14 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from consumer.errors import ConnectionSettingsError
-from consumer.tls import check_certificates, check_identity
-from model.config import ModelConfig, Task
-from service.errors import SettingsError
+from flexihash.consumer.errors import ConnectionSettingsError
+from flexihash.consumer.tls import check_certificates, check_identity
+from flexihash.model.config import ModelConfig, Task
+from flexihash.service.errors import SettingsError
 
 if TYPE_CHECKING:  # these import scikit-learn and kafka-python, which the supervisor must not load
-    from consumer.kafka import KafkaConnection
-    from consumer.wire import EventFormat
+    from flexihash.consumer.kafka import KafkaConnection
+    from flexihash.consumer.wire import EventFormat
 
 PREFIX = "FLEXIHASH_"
 SHARED_MEMORY = Path("/dev/shm")
@@ -247,8 +247,8 @@ class Settings(BaseSettings):
     @property
     def event_format(self) -> EventFormat:
         """How an event is read."""
-        from consumer.wire import EventFormat
-        from model.features import FeatureRules
+        from flexihash.consumer.wire import EventFormat
+        from flexihash.model.features import FeatureRules
 
         return EventFormat(
             label_field=self.label_field,
@@ -267,7 +267,7 @@ class Settings(BaseSettings):
     @property
     def connection(self) -> KafkaConnection:
         """How to reach the brokers."""
-        from consumer.kafka import KafkaConnection
+        from flexihash.consumer.kafka import KafkaConnection
 
         return KafkaConnection(
             bootstrap_servers=self.bootstrap_servers,

@@ -19,10 +19,10 @@ from types import FrameType
 
 import structlog
 
-from service.errors import AddressError
-from service.logs import configure_logs
-from service.orphans import die_with_parent
-from service.settings import Settings
+from flexihash.service.errors import AddressError
+from flexihash.service.logs import configure_logs
+from flexihash.service.orphans import die_with_parent
+from flexihash.service.settings import Settings
 
 BACKLOG = 2048  # connections that wait while the API starts
 LAST_EXIT = "SUPERVISOR_LAST_EXIT"  # environment variable: exit code of the child before, negative for a signal; empty
@@ -243,7 +243,7 @@ def _share_metrics(settings: Settings) -> dict[str, str]:
 def child_specs(n_workers: int, listening_fd: int) -> list[ChildSpec]:
     """The learner, then the API workers, which inherit the listening socket."""
     # -P: a folder named `service` where the command was typed must not take the place of ours.
-    child = (sys.executable, "-P", "-m", "service.child")
+    child = (sys.executable, "-P", "-m", "flexihash.service.child")
     learner = ChildSpec("learner", (*child, "learner"), LEARNER_GRACE_S, signal.SIGTERM)
     return [
         learner,

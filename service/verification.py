@@ -8,13 +8,13 @@ from threading import Event as StopSignal
 
 from rich.console import Console
 
-from consumer.files import FileSource
-from consumer.kafka import KafkaSource
-from consumer.source import Source
-from consumer.verification import Verdict, verify_checkpoint
-from model import checkpoint
-from service.errors import SettingsError
-from service.settings import Settings, load_settings
+from flexihash.consumer.files import FileSource
+from flexihash.consumer.kafka import KafkaSource
+from flexihash.consumer.source import Source
+from flexihash.consumer.verification import Verdict, verify_checkpoint
+from flexihash.model import checkpoint
+from flexihash.service.errors import SettingsError
+from flexihash.service.settings import Settings, load_settings
 
 
 def verify(

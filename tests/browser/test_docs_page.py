@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from consumer.kafka import KafkaConnection, create_topic
-from service.embedded_broker import EmbeddedBroker
+from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.served import Service
 
 playwright = pytest.importorskip("playwright.sync_api", reason="make test-browser installs playwright")

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from model.config import ModelConfig
-from model.tables import layout
-from service.settings import Settings
-from service.supervisor import API_GRACE_S, LEARNER_GRACE_S
+from flexihash.model.config import ModelConfig
+from flexihash.model.tables import layout
+from flexihash.service.settings import Settings
+from flexihash.service.supervisor import API_GRACE_S, LEARNER_GRACE_S
 from tests.docker.composed import ROOT
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

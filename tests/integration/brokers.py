@@ -22,8 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import UserScramCredentialUpsertion
 
-from consumer.errors import BrokerUnavailable, TopicNotFound
-from consumer.kafka import SECURITY_PROTOCOLS, KafkaConnection, topic_exists
+from flexihash.consumer.errors import BrokerUnavailable, TopicNotFound
+from flexihash.consumer.kafka import SECURITY_PROTOCOLS, KafkaConnection, topic_exists
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0  # 5 s on an idle machine

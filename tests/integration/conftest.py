@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from consumer.kafka import KafkaConnection, create_topic
-from service.embedded_broker import EmbeddedBroker
+from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka
 from tests.integration.served import Launch, Service
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import httpx
 
-from consumer.kafka import KafkaConnection
-from consumer.status import LearnerStatus, read_status
+from flexihash.consumer.kafka import KafkaConnection
+from flexihash.consumer.status import LearnerStatus, read_status
 from tests.integration.brokers import describe_connection
 
 READY_S = 180.0  # the first start on a machine compiles the kernels
@@ -50,7 +50,7 @@ class Service:
     def start(self) -> Service:
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "service", "serve"], env=self.environment, stderr=log
+                [sys.executable, "-P", "-m", "flexihash", "serve"], env=self.environment, stderr=log
             )
         return self
 

@@ -10,12 +10,12 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from consumer.dead_letters import DeadLetters
-from consumer.errors import DeadLetterError, DeadLetterRefused
-from consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
-from consumer.letters import HEADER_PREFIX, NULL_HEADERS
-from consumer.source import Record
-from service.embedded_broker import EmbeddedBroker
+from flexihash.consumer.dead_letters import DeadLetters
+from flexihash.consumer.errors import DeadLetterError, DeadLetterRefused
+from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
+from flexihash.consumer.letters import HEADER_PREFIX, NULL_HEADERS
+from flexihash.consumer.source import Record
+from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka
 
 PATIENCE_S = 60.0

@@ -12,15 +12,15 @@ from time import monotonic, sleep
 
 import pytest
 
-from consumer.errors import BrokerUnavailable
-from consumer.kafka import KafkaConnection, create_topic, topic_exists
-from service.embedded_broker import EmbeddedBroker, EmbeddedBrokerError
+from flexihash.consumer.errors import BrokerUnavailable
+from flexihash.consumer.kafka import KafkaConnection, create_topic, topic_exists
+from flexihash.service.embedded_broker import EmbeddedBroker, EmbeddedBrokerError
 
 PATIENCE_S = 60.0
 
 START_AND_STAY = """
 import time
-from service.embedded_broker import EmbeddedBroker
+from flexihash.service.embedded_broker import EmbeddedBroker
 print(EmbeddedBroker().start().pid, flush=True)
 time.sleep(600)
 """
@@ -89,7 +89,7 @@ def test_dies_with_its_parent() -> None:
 
 
 def test_the_command_runs_one_until_it_is_told_to_stop() -> None:
-    command = [sys.executable, "-P", "-m", "service", "broker", "--port", "0"]
+    command = [sys.executable, "-P", "-m", "flexihash", "broker", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()

@@ -12,9 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from consumer.kafka import KafkaConnection, KafkaSource
-from service.api import create_app
-from service.settings import load_settings
+from flexihash.consumer.kafka import KafkaConnection, KafkaSource
+from flexihash.service.api import create_app
+from flexihash.service.settings import load_settings
 
 PATIENCE_S = 60.0
 EVENT = {"features": {"carrier": "UA", "distance": 1400.5}, "label": 1}

@@ -14,20 +14,20 @@ from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, Resourc
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
-from consumer.confluent import ConfluentSource
-from consumer.dead_letters import DeadLetters
-from consumer.errors import (
+from flexihash.consumer.confluent import ConfluentSource
+from flexihash.consumer.dead_letters import DeadLetters
+from flexihash.consumer.errors import (
     AccessDenied,
     BrokerUnavailable,
     BrokerUntrusted,
     ConnectionSettingsError,
     ConsumerError,
 )
-from consumer.fence import Fence
-from consumer.kafka import KafkaConnection, KafkaSource, create_topic, read_topic, topic_exists
-from consumer.publisher import Publisher
-from consumer.replay import read_box, replay
-from consumer.source import Record
+from flexihash.consumer.fence import Fence
+from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, read_topic, topic_exists
+from flexihash.consumer.publisher import Publisher
+from flexihash.consumer.replay import read_box, replay
+from flexihash.consumer.source import Record
 from tests.integration.brokers import (
     HOST,
     MECHANISMS,

@@ -10,8 +10,8 @@ from time import monotonic, sleep
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
-from consumer.confluent import ConfluentSource
-from consumer.errors import (
+from flexihash.consumer.confluent import ConfluentSource
+from flexihash.consumer.errors import (
     BrokerUnavailable,
     ClientFailed,
     ConnectionSettingsError,
@@ -21,9 +21,9 @@ from consumer.errors import (
     RecordUnreadable,
     TopicNotFound,
 )
-from consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
-from consumer.publisher import Publisher
-from consumer.source import Record, StartAt
+from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
+from flexihash.consumer.publisher import Publisher
+from flexihash.consumer.source import Record, StartAt
 from tests.integration.brokers import ApacheKafka, add_partitions, delete_records, delete_topic
 
 PATIENCE_S = 60.0  # far more than anything here takes, so that only a hang ends there

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from consumer.dead_letters import DeadLetters
-from consumer.errors import PublishRefused
-from consumer.kafka import KafkaConnection, create_topic, read_topic
-from consumer.letters import TOPIC_SUFFIX
-from consumer.publisher import Publisher
-from consumer.replay import REPLAYED, _open_producer, _publish, read_box, replay
-from consumer.source import Record
-from consumer.spill import Spill
-from service import letters as service_letters
+from flexihash.consumer.dead_letters import DeadLetters
+from flexihash.consumer.errors import PublishRefused
+from flexihash.consumer.kafka import KafkaConnection, create_topic, read_topic
+from flexihash.consumer.letters import TOPIC_SUFFIX
+from flexihash.consumer.publisher import Publisher
+from flexihash.consumer.replay import REPLAYED, _open_producer, _publish, read_box, replay
+from flexihash.consumer.source import Record
+from flexihash.consumer.spill import Spill
+from flexihash.service import letters as service_letters
 from tests.integration.brokers import ApacheKafka
 from tests.unit.test_spill import letter
 
@@ -27,7 +27,17 @@ NOW_MS = int(time.time() * 1000)
 
 
 def run(connection: KafkaConnection, topic: str, folder: Path, *arguments: str) -> tuple[int, str, str]:
-    command = [sys.executable, "-P", "-m", "service", "dead-letters", "--topic", topic, "--checkpoint-dir", str(folder)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "flexihash",
+        "dead-letters",
+        "--topic",
+        topic,
+        "--checkpoint-dir",
+        str(folder),
+    ]
     command += ["--bootstrap-servers", connection.bootstrap_servers, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     return ended.returncode, ended.stdout, ended.stderr

@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from consumer.files import FileSource
-from consumer.kafka import KafkaConnection, create_topic, open_producer, read_topic
-from consumer.letters import read_letter
-from consumer.loop import LearnLoop, Letters
-from consumer.wire import EventDecoder, EventFormat
-from model.checkpoint import CheckpointStore, read
-from model.config import ModelConfig, Task
-from model.learner import OnlineModel
-from model.tables import Tables
-from producer import encode, synthetic
+from flexihash.consumer.files import FileSource
+from flexihash.consumer.kafka import KafkaConnection, create_topic, open_producer, read_topic
+from flexihash.consumer.letters import read_letter
+from flexihash.consumer.loop import LearnLoop, Letters
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.model.checkpoint import CheckpointStore, read
+from flexihash.model.config import ModelConfig, Task
+from flexihash.model.learner import OnlineModel
+from flexihash.model.tables import Tables
+from flexihash.producer import encode, synthetic
 from tests.integration.served import N_ROWS, READY_S, Service
 
 N_GOOD, N_BAD = 100_000, 10_000

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.kafka import KafkaConnection, create_topic
 from tests.integration.served import Launch
 
 TOKEN = "tok-5d6f0c"

@@ -10,10 +10,10 @@ from time import monotonic
 
 import pytest
 
-from consumer.errors import BrokerUnavailable, PublishError, PublishRefused, TopicNotFound
-from consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
-from consumer.publisher import Publisher
-from service.embedded_broker import EmbeddedBroker
+from flexihash.consumer.errors import BrokerUnavailable, PublishError, PublishRefused, TopicNotFound
+from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
+from flexihash.consumer.publisher import Publisher
+from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka
 
 PATIENCE_S = 60.0

@@ -12,18 +12,18 @@ import msgspec
 import pytest
 import torch
 
-from consumer.files import FileSource
-from consumer.kafka import KafkaConnection, KafkaSource
-from consumer.loop import LearnLoop, Letters
-from consumer.publisher import Publisher
-from consumer.source import Record
-from consumer.status import LearnerStatus
-from consumer.wire import EventDecoder, EventFormat
-from model.checkpoint import CheckpointStore, read
-from model.config import ModelConfig, Task
-from model.learner import OnlineModel
-from model.tables import Tables
-from producer import encode, replay, synthetic
+from flexihash.consumer.files import FileSource
+from flexihash.consumer.kafka import KafkaConnection, KafkaSource
+from flexihash.consumer.loop import LearnLoop, Letters
+from flexihash.consumer.publisher import Publisher
+from flexihash.consumer.source import Record
+from flexihash.consumer.status import LearnerStatus
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.model.checkpoint import CheckpointStore, read
+from flexihash.model.config import ModelConfig, Task
+from flexihash.model.learner import OnlineModel
+from flexihash.model.tables import Tables
+from flexihash.producer import encode, replay, synthetic
 from tests.integration.served import N_ROWS, READY_S, Launch, Service
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from consumer.kafka import KafkaConnection, create_topic
-from consumer.publisher import Publisher
-from model.checkpoint import CheckpointStore, verify
-from producer import encode, replay, synthetic
+from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.publisher import Publisher
+from flexihash.model.checkpoint import CheckpointStore, verify
+from flexihash.producer import encode, replay, synthetic
 from tests.integration.served import Launch, Service
 
 GRACE_S = 30  # until a container's engine kills; docker-compose.yml gives a minute

@@ -12,12 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import kernel
-from model.config import ModelConfig, Task
-from model.features import Batch, FeatureRules, flatten, hash_features
-from model.learner import OnlineModel
-from model.reference import ReferenceModel
-from model.tables import METRICS_PREFIX, Tables
+from flexihash.model import kernel
+from flexihash.model.config import ModelConfig, Task
+from flexihash.model.features import Batch, FeatureRules, flatten, hash_features
+from flexihash.model.learner import OnlineModel
+from flexihash.model.reference import ReferenceModel
+from flexihash.model.tables import METRICS_PREFIX, Tables
 
 RULES = FeatureRules()
 TASKS = st.sampled_from(list(Task))

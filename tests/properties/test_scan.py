@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
-from consumer.errors import EventRejected
-from consumer.wire import FEW_INSTANCES, Event, EventDecoder, EventFormat
-from model.config import Task
-from model.features import Feature, FeatureRules, hash_features
+from flexihash.consumer.errors import EventRejected
+from flexihash.consumer.wire import FEW_INSTANCES, Event, EventDecoder, EventFormat
+from flexihash.model.config import Task
+from flexihash.model.features import Feature, FeatureRules, hash_features
 
 FORMATS = [
     EventFormat(),

@@ -14,13 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import model.saving
-import service.learner
-from consumer.fence import Fence
-from consumer.loop import LearnLoop
-from consumer.source import Fetch
-from consumer.wire import Decoded, EventDecoder
-from model.learner import Learned, OnlineModel
+import flexihash.model.saving
+import flexihash.service.learner
+from flexihash.consumer.fence import Fence
+from flexihash.consumer.loop import LearnLoop
+from flexihash.consumer.source import Fetch
+from flexihash.consumer.wire import Decoded, EventDecoder
+from flexihash.model.learner import Learned, OnlineModel
 
 FAULT_FILE = "RECOVERY_FAULT_FILE"
 BUG = "RECOVERY_BUG"
@@ -48,7 +48,7 @@ def arm_faults(file: Path) -> None:
         file.unlink()
         return True
 
-    confirm_before_rename = service.learner._confirm_before_rename
+    confirm_before_rename = flexihash.service.learner._confirm_before_rename
 
     def die_at_steps(fence: Fence) -> Callable[[str], None]:
         confirm = confirm_before_rename(fence)
@@ -75,7 +75,7 @@ def arm_faults(file: Path) -> None:
             os.abort()
         return decode(decoder, values)
 
-    service.learner._confirm_before_rename = die_at_steps
+    flexihash.service.learner._confirm_before_rename = die_at_steps
     OnlineModel.learn = die_while_learning  # type: ignore[method-assign]
     EventDecoder.decode = abort_on_text  # type: ignore[method-assign]
 
@@ -92,14 +92,14 @@ def plant(bug: str) -> None:
 
         LearnLoop._apply = commit_early  # type: ignore[method-assign]
     elif bug == "shadow_row":
-        copy = model.saving._copy_changed
+        copy = flexihash.model.saving._copy_changed
 
         def skip_last_row(since: int, block_rows: int, blocks: Any, *arrays: Any) -> Any:
             if since < 0:  # all rows; else the last one would hold what was in memory
                 return copy(since, block_rows, blocks, *arrays)
             return copy(since, block_rows, blocks, *(array[:-1] for array in arrays))
 
-        model.saving._copy_changed = skip_last_row
+        flexihash.model.saving._copy_changed = skip_last_row
     else:
         raise ValueError(f"{bug} is none of {BUGS}")
 
@@ -109,4 +109,4 @@ if __name__ == "__main__":
         arm_faults(Path(file))
     if bug := os.environ.get(BUG):
         plant(bug)
-    os._exit(service.learner.main())
+    os._exit(flexihash.service.learner.main())

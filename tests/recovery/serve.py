@@ -6,9 +6,9 @@ import os
 import sys
 from dataclasses import replace
 
-from service.logs import configure_logs
-from service.settings import load_settings
-from service.supervisor import Backoff, Supervisor, bind_socket, child_specs
+from flexihash.service.logs import configure_logs
+from flexihash.service.settings import load_settings
+from flexihash.service.supervisor import Backoff, Supervisor, bind_socket, child_specs
 
 BACKOFF = Backoff(first_s=0.05, most_s=0.1)  # kills are many here, and none is the learner's fault
 

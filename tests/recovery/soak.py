@@ -37,15 +37,15 @@ import httpx
 import msgspec
 import numpy as np
 
-from consumer.errors import ConsumerError
-from consumer.kafka import KafkaConnection, KafkaSource, create_topic
-from consumer.publisher import Publisher
-from consumer.status import LearnerStatus, read_status
-from consumer.verification import verify_checkpoint
-from consumer.wire import EventFormat
-from model.checkpoint import STEPS, CheckpointStore
-from model.config import ModelConfig
-from service.embedded_broker import EmbeddedBroker
+from flexihash.consumer.errors import ConsumerError
+from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic
+from flexihash.consumer.publisher import Publisher
+from flexihash.consumer.status import LearnerStatus, read_status
+from flexihash.consumer.verification import verify_checkpoint
+from flexihash.consumer.wire import EventFormat
+from flexihash.model.checkpoint import STEPS, CheckpointStore
+from flexihash.model.config import ModelConfig
+from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka
 from tests.recovery.learner import BUG, BUGS, FAULT_FILE, LEARN
 

@@ -15,9 +15,9 @@ import msgspec
 import pytest
 import torch
 
-from consumer.kafka import KafkaConnection, create_topic
-from consumer.publisher import Publisher
-from model.checkpoint import MANIFEST_FILE, MODEL_FILE, CheckpointStore, _seal, read, read_manifest
+from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.publisher import Publisher
+from flexihash.model.checkpoint import MANIFEST_FILE, MODEL_FILE, CheckpointStore, _seal, read, read_manifest
 from tests.recovery.soak import Service, make_events
 
 N_EVENTS = 2_000

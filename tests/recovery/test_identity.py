@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.kafka import KafkaConnection, create_topic
-from consumer.publisher import Publisher
-from service.embedded_broker import EmbeddedBroker
+from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.publisher import Publisher
+from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka, add_partitions, delete_records, delete_topic
 from tests.integration.served import Launch, Service
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from consumer.errors import Fenced
-from consumer.fence import Fence
-from consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.errors import Fenced
+from flexihash.consumer.fence import Fence
+from flexihash.consumer.kafka import KafkaConnection, create_topic
 from tests.integration.brokers import ApacheKafka
 from tests.integration.served import Service
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from consumer.guard import PoisonGuard
-from consumer.kafka import KafkaConnection, KafkaSource, create_topic
-from consumer.publisher import Publisher
-from consumer.source import Fetch, Record
+from flexihash.consumer.guard import PoisonGuard
+from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic
+from flexihash.consumer.publisher import Publisher
+from flexihash.consumer.source import Fetch, Record
 from tests.recovery.learner import ABORT
 from tests.recovery.soak import Service
 

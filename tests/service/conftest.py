@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 
-from consumer.status import LearnerStatus, write_status
-from model.config import Task
-from model.features import FeatureRules, flatten, hash_features
-from model.learner import OnlineModel
-from model.tables import Tables
-from service.api import create_app
-from service.memory import Memory
-from service.settings import Settings, load_settings
+from flexihash.consumer.status import LearnerStatus, write_status
+from flexihash.model.config import Task
+from flexihash.model.features import FeatureRules, flatten, hash_features
+from flexihash.model.learner import OnlineModel
+from flexihash.model.tables import Tables
+from flexihash.service.api import create_app
+from flexihash.service.memory import Memory
+from flexihash.service.settings import Settings, load_settings
 
 TOPIC = "flights"
 WARM_UP_S = 120.0  # compiling the kernels on a slow machine

@@ -9,9 +9,9 @@ import httpx
 import numpy as np
 import pytest
 
-from model.features import FeatureRules, flatten, hash_features
-from service.memory import AttachedModel
-from service.routes import CHUNK_INSTANCES
+from flexihash.model.features import FeatureRules, flatten, hash_features
+from flexihash.service.memory import AttachedModel
+from flexihash.service.routes import CHUNK_INSTANCES
 
 LATE = {"carrier": "UA", "hour": "17", "distance": 1400.5}
 OTHER = {"carrier": "B6", "hour": "6", "distance": 200}

@@ -1,4 +1,4 @@
-"""`python -m service.child api --fd N` as the supervisor runs it: a process on an inherited socket."""
+"""`python -m flexihash.service.child api --fd N` as the supervisor runs it: a process on an inherited socket."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.parts import MAX_PUBLISHING
+from flexihash.service.parts import MAX_PUBLISHING
 
 GOOD = '{"features": {"carrier": "UA"}, "label": 1}'
 NDJSON = "application/x-ndjson"

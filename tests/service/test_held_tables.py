@@ -14,15 +14,15 @@ from typing import Any
 import httpx
 import pytest
 
-from model.errors import TablesHeld
-from model.tables import Tables
-from service.memory import READ_S
+from flexihash.model.errors import TablesHeld
+from flexihash.model.tables import Tables
+from flexihash.service.memory import READ_S
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
 import sys, time
 from pathlib import Path
-from model.tables import Tables
+from flexihash.model.tables import Tables
 with Tables.attach(Path(sys.argv[1])).writing():
     print("held", flush=True)
     sys.stdin.read()

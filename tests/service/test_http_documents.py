@@ -12,8 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
-from consumer.status import CheckpointStatus
-from service.messages import Embeddings, Predictions
+from flexihash.consumer.status import CheckpointStatus
+from flexihash.service.messages import Embeddings, Predictions
 
 PAGE = Path(__file__).parents[2] / "docs" / "http.md"
 OUR_ROUTES = {

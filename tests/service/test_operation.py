@@ -12,9 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
-from consumer.status import CHECKPOINT_REQUEST, CheckpointStatus, DeadLettersStatus
-from model.checkpoint import CheckpointStore
-from service.memory import AttachedModel
+from flexihash.consumer.status import CHECKPOINT_REQUEST, CheckpointStatus, DeadLettersStatus
+from flexihash.model.checkpoint import CheckpointStore
+from flexihash.service.memory import AttachedModel
 
 FEATURES = {"carrier": "UA", "distance": 1400.5}
 METRICS = {
@@ -127,7 +127,7 @@ def test_no_checkpoint_without_a_learner(api: Any, learner: Any) -> None:
 
 
 def test_a_learner_that_never_saves_is_a_504(api: Any, learner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.routes.CHECKPOINT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("flexihash.service.routes.CHECKPOINT_TIMEOUT_S", 0.1)
     response = api.post("/v1/checkpoints")
     assert response.status_code == 504
     assert response.json()["reason"] == "timeout"

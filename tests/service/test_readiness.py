@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from consumer.status import STALE_AFTER_S, STATUS_FILE, CheckpointStatus, DeadLettersStatus
+from flexihash.consumer.status import STALE_AFTER_S, STATUS_FILE, CheckpointStatus, DeadLettersStatus
 
 FEATURES = {"carrier": "UA"}
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from service.settings import load_settings
+from flexihash.service.settings import load_settings
 from tests.service.worker import Worker
 
 N_OF_EACH = 20

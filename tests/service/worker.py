@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 MAIN = """
 import sys
-from service import api, bodies, connections
+from flexihash.service import api, bodies, connections
 {limits}
 sys.exit(api.main())
 """
@@ -38,7 +38,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-c", MAIN.format(limits=limits), "--fd", str(fd)]
             if limits
-            else [sys.executable, "-m", "service.child", "api", "--fd", str(fd)],
+            else [sys.executable, "-m", "flexihash.service.child", "api", "--fd", str(fd)],
             env={**os.environ, **settings.to_environment(), **environment},
             cwd=ROOT,
             pass_fds=(fd,),

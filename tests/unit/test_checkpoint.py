@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from model.checkpoint import (
+from flexihash.model.checkpoint import (
     FORMAT_VERSION,
     MANIFEST_FILE,
     MODEL_FILE,
@@ -31,7 +31,7 @@ from model.checkpoint import (
     read,
     verify,
 )
-from model.errors import ConfigurationError
+from flexihash.model.errors import ConfigurationError
 
 CONFIGURATION: dict[str, Any] = {"task": "binary", "n_rows": 64, "experts": [{"name": "bold", "prior": 0.1}]}
 N_ROWS = 64
@@ -298,7 +298,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_used(
     with pytest.raises(CheckpointDamaged) as caught:
         verify(path)
     assert reason in caught.value.reason
-    with caplog.at_level(logging.ERROR, "model.checkpoint"):
+    with caplog.at_level(logging.ERROR, "flexihash.model.checkpoint"):
         loaded = store.load_newest(CONFIGURATION)
     assert loaded is not None
     assert loaded.manifest.events == 10

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from service import cli
-from service.demo import Measurement
-from service.settings import PREFIX, Settings
-from service.supervisor import bind_socket
+from flexihash.service import cli
+from flexihash.service.demo import Measurement
+from flexihash.service.settings import PREFIX, Settings
+from flexihash.service.supervisor import bind_socket
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -65,10 +65,10 @@ def test_version(run: Run) -> None:
 def test_help_imports_nothing_heavy() -> None:
     heavy = "('torch', 'numba', 'sklearn', 'numpy', 'kafka', 'fastapi', 'pydantic', 'msgspec')"
     code = (
-        "import sys, atexit, service.cli\n"
+        "import sys, atexit, flexihash.service.cli\n"
         f"atexit.register(lambda: print([name for name in {heavy} if name in sys.modules], file=sys.stderr))\n"
         "sys.argv = ['flexihash', '--help']\n"
-        "service.cli.main()\n"
+        "flexihash.service.cli.main()\n"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
@@ -102,7 +102,7 @@ def test_port_in_use_is_one_line() -> None:
     with bind_socket("127.0.0.1", 0) as taken:
         port = taken.getsockname()[1]
         ended = subprocess.run(
-            [sys.executable, "-m", "service", "serve", "--port", str(port)],
+            [sys.executable, "-m", "flexihash", "serve", "--port", str(port)],
             env={**environment, "PYTHONPATH": str(Path(__file__).parents[2])},
             capture_output=True,
             text=True,

@@ -12,20 +12,20 @@ from typing import Any, get_args
 
 import pytest
 
-from consumer.errors import EventRejected
-from consumer.letters import HEADER_PREFIX, NULL_HEADERS, TOPIC_SUFFIX, make_letter, write_headers
-from consumer.source import Record
-from consumer.status import State
-from consumer.wire import EventDecoder, EventFormat
-from model.config import ModelConfig, Task
-from model.errors import FeatureError
-from model.features import FeatureRules, flatten, hash_features
-from model.kernel import RECORD_WIDTH
-from model.saving import ROW_TENSORS
-from model.tables import Tables
-from service.memory import STATES
-from service.settings import PREFIX, Settings, load_settings
-from service.supervisor import API_GRACE_S, LEARNER_GRACE_S
+from flexihash.consumer.errors import EventRejected
+from flexihash.consumer.letters import HEADER_PREFIX, NULL_HEADERS, TOPIC_SUFFIX, make_letter, write_headers
+from flexihash.consumer.source import Record
+from flexihash.consumer.status import State
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.model.config import ModelConfig, Task
+from flexihash.model.errors import FeatureError
+from flexihash.model.features import FeatureRules, flatten, hash_features
+from flexihash.model.kernel import RECORD_WIDTH
+from flexihash.model.saving import ROW_TENSORS
+from flexihash.model.tables import Tables
+from flexihash.service.memory import STATES
+from flexihash.service.settings import PREFIX, Settings, load_settings
+from flexihash.service.supervisor import API_GRACE_S, LEARNER_GRACE_S
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from consumer.letters import make_letter, write_headers
-from consumer.replay import LetterBox
-from consumer.source import Record
+from flexihash.consumer.letters import make_letter, write_headers
+from flexihash.consumer.replay import LetterBox
+from flexihash.consumer.source import Record
 
 
 def dead_letter(number: int, reason: str) -> Record:

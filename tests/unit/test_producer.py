@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-import producer
-from producer import (
+from flexihash import producer
+from flexihash.producer import (
     Event,
     EventFileError,
     FlightsMissingError,
@@ -31,7 +31,7 @@ from producer import (
     synthetic,
     write,
 )
-from producer.flights import N_FLIGHTS
+from flexihash.producer.flights import N_FLIGHTS
 
 LINES = [b'{"features":{"color":"red"},"label":1}', b"not json", b'{"features": {"caf\xc3\xa9": 2.5}}  ']
 
@@ -327,7 +327,7 @@ class Clock(threading.Event):
         super().__init__()
         self.now = 0.0
         self.n_sleeps = 0
-        monkeypatch.setattr(import_module("producer.replay"), "monotonic", lambda: self.now)
+        monkeypatch.setattr(import_module("flexihash.producer.replay"), "monotonic", lambda: self.now)
 
     def wait(self, timeout: float | None = None) -> bool:
         assert timeout is not None

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from river import checks, datasets, evaluate, metrics
 
-from model.estimators import FlexiHashClassifier, FlexiHashRegressor
+from flexihash.model.estimators import FlexiHashClassifier, FlexiHashRegressor
 
 ESTIMATORS = [FlexiHashClassifier, FlexiHashRegressor]
 CASES = [

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from model import saving
-from model.checkpoint import CheckpointStore, read
-from model.config import ModelConfig
-from model.features import Batch, hash_features
-from model.learner import OnlineModel
-from model.saving import Saver
-from model.tables import Tables
+from flexihash.model import saving
+from flexihash.model.checkpoint import CheckpointStore, read
+from flexihash.model.config import ModelConfig
+from flexihash.model.features import Batch, hash_features
+from flexihash.model.learner import OnlineModel
+from flexihash.model.saving import Saver
+from flexihash.model.tables import Tables
 
 PATIENCE_S = 20.0
 N_ROWS = 1 << 10

@@ -17,10 +17,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from model.config import ModelConfig, Task
-from service.errors import SettingsError
-from service.logs import configure_logs
-from service.settings import PREFIX, Settings, describe_default, find_unknown, load_settings
+from flexihash.model.config import ModelConfig, Task
+from flexihash.service.errors import SettingsError
+from flexihash.service.logs import configure_logs
+from flexihash.service.settings import PREFIX, Settings, describe_default, find_unknown, load_settings
 from tests.integration.brokers import Certificates
 
 PASSWORD = 'h\'orse "battery" st\\aple ünd'

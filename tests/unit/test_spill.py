@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from consumer.errors import SpillUnreadable
-from consumer.letters import Letter, make_letter, read_letter, write_headers
-from consumer.source import Record
-from consumer.spill import SEGMENT_BYTES, Spill, read_spill
+from flexihash.consumer.errors import SpillUnreadable
+from flexihash.consumer.letters import Letter, make_letter, read_letter, write_headers
+from flexihash.consumer.source import Record
+from flexihash.consumer.spill import SEGMENT_BYTES, Spill, read_spill
 
 
 def letter(offset: int, value: bytes | None = b"\xff\x00 not text", n_bytes: int = 0) -> Letter:

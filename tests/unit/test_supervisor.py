@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import AddressError
-from service.supervisor import Backoff, ChildSpec, Supervisor, bind_socket, child_specs, describe_address
+from flexihash.service.errors import AddressError
+from flexihash.service.supervisor import Backoff, ChildSpec, Supervisor, bind_socket, child_specs, describe_address
 
 WAIT_S = 20.0  # a bound for a loaded machine, not an expectation
 QUICK = Backoff(first_s=0.01, most_s=0.05)
@@ -155,7 +155,7 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     supervise = (
         "import os, signal, sys\n"
-        "from service.supervisor import ChildSpec, Supervisor\n"
+        "from flexihash.service.supervisor import ChildSpec, Supervisor\n"
         "code, notes = sys.argv[1:]\n"
         "def spec(name, number):\n"
         "    return ChildSpec(name, (sys.executable, '-c', code, notes, name), 9.0, number)\n"
@@ -222,11 +222,11 @@ def test_children_of_the_service() -> None:
     learner, first, second = child_specs(n_workers=2, listening_fd=7)
     assert (learner.name, learner.command[1:], learner.orphan_signal) == (
         "learner",
-        ("-P", "-m", "service.child", "learner"),
+        ("-P", "-m", "flexihash.service.child", "learner"),
         signal.SIGTERM,
     )
     assert (first.name, second.name) == ("api-1", "api-2")
-    assert second.command[1:] == ("-P", "-m", "service.child", "api", "--fd", "7")
+    assert second.command[1:] == ("-P", "-m", "flexihash.service.child", "api", "--fd", "7")
     assert second.pass_fds == (7,)
 
 

@@ -6,8 +6,8 @@ from statistics import fmean, pstdev
 
 import pytest
 
-from producer import SyntheticStream, synthetic
-from producer.synthetic import COLORS, NEW_USER_SHARE, NOISE_SD, SHAPES
+from flexihash.producer import SyntheticStream, synthetic
+from flexihash.producer.synthetic import COLORS, NEW_USER_SHARE, NOISE_SD, SHAPES
 
 N = 40_000
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from model.config import ModelConfig
-from model.errors import ConfigurationError
-from model.tables import GATE_FILE, Tables
+from flexihash.model.config import ModelConfig
+from flexihash.model.errors import ConfigurationError
+from flexihash.model.tables import GATE_FILE, Tables
 
 CONFIG = ModelConfig(n_rows=8)
 

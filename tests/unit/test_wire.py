@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction import FeatureHasher
 
-from consumer.errors import EventRejected
-from consumer.wire import EventDecoder, EventFormat
-from model.config import Task
-from model.features import FeatureRules
+from flexihash.consumer.errors import EventRejected
+from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.model.config import Task
+from flexihash.model.features import FeatureRules
 
 OUT_OF_RANGE = "a number is out of range: Number out of range - at `$[...][...]`"
 

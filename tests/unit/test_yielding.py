@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from consumer.yielding import MAX_CREDIT_S, MAX_SHARE, Yielder
+from flexihash.consumer.yielding import MAX_CREDIT_S, MAX_SHARE, Yielder
 
 WORK_S = 0.0002
 TURNS = 500

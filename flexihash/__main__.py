@@ -1,4 +1,4 @@
-"""The `flexihash` command, and `python -m service`."""
+"""The `flexihash` command, and `python -m flexihash`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def main() -> None:
     if sys.argv[1:2] == ["serve"]:  # told to stop before there is anything to stop: all is well
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: os._exit(0))
-    from service.cli import main as run
+    from flexihash.service.cli import main as run
 
     run()
 
