@@ -27,7 +27,7 @@ from bench.results import Row
 from flexihash.consumer.status import LearnerStatus, write_status
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.config import ModelConfig, Task
-from flexihash.model.learner import OnlineModel
+from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables, layout
 
 N_ROWS = 1 << 18

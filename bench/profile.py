@@ -2,7 +2,7 @@
 
 py-spy looks into `flexihash learn FILE`, which learns flights several times over, from outside, once it has started.
 Frames below Python are shown too: the kernels are compiled as they are loaded and so have no symbols; they appear as
-addresses above the line of Python that calls them, such as `learn (model/learner.py)` or `scan (consumer/scan.py)`.
+addresses above the line of Python that calls them, such as `learn (model/online.py)` or `scan (consumer/scan.py)`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from itertools import chain, repeat
 from pathlib import Path
 
 from flexihash.producer.events import encode
-from flexihash.producer.files import write
 from flexihash.producer.flights import flights
+from flexihash.producer.ndjson import write
 
 N_PASSES = 8  # over all flights: 0.5 GB, which is learned in longer than SECONDS
 SECONDS = 5  # fewer where the learner comes to its end before

@@ -19,8 +19,8 @@ from river import datasets
 from river.datasets import synth
 
 from flexihash.model.config import Task
-from flexihash.producer.files import write
 from flexihash.producer.flights import flights
+from flexihash.producer.ndjson import write
 
 Event = Mapping[str, Any]
 """One event of the wire format: `{"features": {name: number or string}, "label": number}`."""

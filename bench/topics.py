@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-from flexihash.consumer.errors import BrokerUnavailable
+from flexihash.consumer.consumer_errors import BrokerUnavailable
 from flexihash.consumer.kafka import KafkaConnection, create_topic, topic_exists
 from flexihash.consumer.publisher import Publisher
 from flexihash.service.embedded_broker import EmbeddedBroker

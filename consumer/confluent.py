@@ -30,7 +30,7 @@ from flexihash.consumer.kafka import (
     KafkaConnection,
     KafkaSource,
 )
-from flexihash.consumer.source import Fetch, Record
+from flexihash.consumer.records import Fetch, Record
 
 QUEUE_BACKOFF_MS = 10  # once 100,000 records wait here, before more are asked for; librdkafka's own is 1 s
 UNREADABLE = (KafkaError._BAD_MSG, KafkaError._BAD_COMPRESSION, KafkaError._NOT_IMPLEMENTED)

@@ -14,7 +14,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaProducer
 from kafka.errors import IncompatibleBrokerVersion, TransactionalIdNotFoundError
 
-from flexihash.consumer.errors import Fenced
+from flexihash.consumer.consumer_errors import Fenced
 from flexihash.consumer.kafka import KafkaConnection, close_client, open_client
 
 log = logging.getLogger(__name__)

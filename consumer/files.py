@@ -13,13 +13,13 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from flexihash.consumer.errors import FileUnreadable
+from flexihash.consumer.consumer_errors import FileUnreadable
 from flexihash.consumer.loop import LearnLoop, Letters, describe_configuration
-from flexihash.consumer.source import Fetch, Identity, Record
+from flexihash.consumer.records import Fetch, Identity, Record
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.checkpoint import CheckpointStore
 from flexihash.model.config import ModelConfig
-from flexihash.model.learner import OnlineModel
+from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import msgspec
 
-from flexihash.consumer.source import Fetch
+from flexihash.consumer.records import Fetch
 
 log = logging.getLogger(__name__)
 

@@ -45,7 +45,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata
 
-from flexihash.consumer.errors import (
+from flexihash.consumer.consumer_errors import (
     AccessDenied,
     BrokerRefused,
     BrokerUnavailable,
@@ -58,7 +58,7 @@ from flexihash.consumer.errors import (
     RecordUnreadable,
     TopicNotFound,
 )
-from flexihash.consumer.source import Fetch, Identity, OnLost, Record, StartAt
+from flexihash.consumer.records import Fetch, Identity, OnLost, Record, StartAt
 from flexihash.consumer.tls import NO_PASSPHRASE, check_certificates, check_identity
 
 log = logging.getLogger(__name__)
@@ -547,7 +547,7 @@ def read_topic(connection: KafkaConnection, topic: str) -> Iterator[Record]:
     """All records that a topic holds now, in order within a partition.
 
     Raises:
-        TopicNotFound, BrokerUnavailable...: see `consumer.errors`; among them that no record came for SILENCE_S.
+        TopicNotFound, BrokerUnavailable...: see `consumer.consumer_errors`; among them that no record came for SILENCE_S.
     """
     latest, source = KafkaSource(connection, topic, start_at="latest"), KafkaSource(connection, topic)
     try:

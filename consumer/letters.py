@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from flexihash.consumer.source import Record
+from flexihash.consumer.records import Record
 
 TOPIC_SUFFIX = ".dlq"
 HEADER_PREFIX = "__flexihash.errors."

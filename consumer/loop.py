@@ -30,16 +30,16 @@ from typing import Any, Literal, Protocol
 import msgspec
 import numpy as np
 
-from flexihash.consumer.errors import ConsumerError, Fenced, IdentityChanged
+from flexihash.consumer.consumer_errors import ConsumerError, Fenced, IdentityChanged
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.guard import PoisonGuard
-from flexihash.consumer.source import LOST, Fetch, Identity, Record, Source
+from flexihash.consumer.records import LOST, Fetch, Identity, Record, Source
 from flexihash.consumer.status import CheckpointStatus, DeadLettersStatus, LearnerStatus
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.consumer.yielding import Yielder
 from flexihash.model.checkpoint import Loaded
 from flexihash.model.config import ModelConfig
-from flexihash.model.learner import OnlineModel
+from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saved, Saver
 
 POLL_S = 0.5

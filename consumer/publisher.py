@@ -18,7 +18,7 @@ from kafka.errors import (
     RecordListTooLargeError,
 )
 
-from flexihash.consumer.errors import BrokerUnavailable, ConsumerError, PublishError, PublishRefused
+from flexihash.consumer.consumer_errors import BrokerUnavailable, ConsumerError, PublishError, PublishRefused
 from flexihash.consumer.kafka import KafkaConnection, close_producer, create_topic, open_producer
 
 MAX_IN_FLIGHT = 50_000  # events that `send` is ahead of the broker by; the client itself has no bound

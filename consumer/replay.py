@@ -16,11 +16,11 @@ from typing import Any
 import msgspec
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
-from flexihash.consumer.dead_letters import MAX_LETTER_BYTES, NULL, NullableBytes
-from flexihash.consumer.errors import PublishError, PublishRefused
+from flexihash.consumer.consumer_errors import PublishError, PublishRefused
 from flexihash.consumer.kafka import KafkaConnection, close_producer, open_producer, read_topic
+from flexihash.consumer.letter_box import MAX_LETTER_BYTES, NULL, NullableBytes
 from flexihash.consumer.letters import TOPIC_SUFFIX, Letter, read_letter
-from flexihash.consumer.source import Record
+from flexihash.consumer.records import Record
 
 REPLAYED = "__flexihash.replayed"
 BATCH_LETTERS = 500  # of one transaction; readers of the topic wait until it ends

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from flexihash.consumer.errors import SpillUnreadable
+from flexihash.consumer.consumer_errors import SpillUnreadable
 from flexihash.consumer.letters import Letter
 from flexihash.model.checkpoint import sync
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from pathlib import Path
 
-from flexihash.consumer.errors import ConnectionSettingsError
+from flexihash.consumer.consumer_errors import ConnectionSettingsError
 
 NO_PASSPHRASE = ""  # or OpenSSL would ask for one on the terminal
 

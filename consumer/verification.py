@@ -10,14 +10,14 @@ from threading import Event as StopSignal
 import msgspec
 import torch
 
-from flexihash.consumer.errors import PositionOutOfRange
+from flexihash.consumer.consumer_errors import PositionOutOfRange
 from flexihash.consumer.loop import REFRESH_S, LearnLoop, Letters, check_identity
-from flexihash.consumer.source import Fetch, Record, Source
+from flexihash.consumer.records import Fetch, Record, Source
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model import checkpoint
 from flexihash.model.checkpoint import Loaded, Manifest
 from flexihash.model.config import ModelConfig
-from flexihash.model.learner import OnlineModel
+from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
 
 SILENCE_S = 10.0  # a log that says nothing for so long has no more records before the end: compaction took them

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from flexihash.consumer.errors import EventRejected
+from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.scan import (
     FEATURES,
     IGNORED,
@@ -32,10 +32,10 @@ from flexihash.consumer.scan import (
     scan,
 )
 from flexihash.model.config import Task
-from flexihash.model.errors import FeatureError, LabelError
 from flexihash.model.features import Batch, Feature, FeatureRules, flatten, hash_features
 from flexihash.model.kernel import LABEL_LIMIT
-from flexihash.model.learner import check_label
+from flexihash.model.model_errors import FeatureError, LabelError
+from flexihash.model.online import check_label
 
 FEW_INSTANCES = 3  # so few are parsed in less time than it takes to begin a scan
 MAX_WEIGHT = 1e6  # an event that counts more than a million times is a mistake, and would drown the stream

@@ -1,7 +1,7 @@
 """Flexi Hash Embeddings: dicts of any size, hashed and pooled to vectors of one size."""
 
 from flexi_hash_embedding.embedding import FlexiHashEmbedding
-from flexi_hash_embedding.errors import (
+from flexi_hash_embedding.embedding_errors import (
     FeatureError,
     FeatureKeyError,
     FeatureRowError,

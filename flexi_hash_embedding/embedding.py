@@ -7,7 +7,7 @@ from typing import TypeGuard
 import torch
 from torch import Tensor, nn
 
-from flexi_hash_embedding.errors import SettingError
+from flexi_hash_embedding.embedding_errors import SettingError
 from flexi_hash_embedding.hashing import Features, FloatArray, IntArray, hash_rows
 from flexi_hash_embedding.pooling import check_pooling, pool_vectors, sum_rows
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.feature_extraction import FeatureHasher
 
-from flexi_hash_embedding.errors import FeatureKeyError, FeatureRowError, FeatureValueError
+from flexi_hash_embedding.embedding_errors import FeatureKeyError, FeatureRowError, FeatureValueError
 
 Features: TypeAlias = Mapping[str, str | SupportsFloat]
 IntArray: TypeAlias = npt.NDArray[np.int64]

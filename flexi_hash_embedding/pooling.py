@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flexi_hash_embedding.errors import SettingError
+from flexi_hash_embedding.embedding_errors import SettingError
 
 POOLINGS = ("max", "mean", "sqrtn", "sum")
 

@@ -9,7 +9,7 @@
 
 docs/checkpoints.md has the format byte by byte.
 
-CheckpointError                 (a model.errors.ModelError)
+CheckpointError                 (a model.model_errors.ModelError)
 ├── CheckpointDamaged           bytes are missing or are not the ones that were written
 ├── CheckpointMismatch          sound, but made by another configuration or format version
 ├── CheckpointUnreadable        the system does not let us read it: permissions, a file in its place
@@ -38,7 +38,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from flexihash.model.errors import ConfigurationError, ModelError
+from flexihash.model.model_errors import ConfigurationError, ModelError
 
 FORMAT_VERSION = 2  # 1 had the fields of a record in another order
 MODEL_FILE = "model.safetensors"

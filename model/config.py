@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from flexihash.model.errors import ConfigurationError
+from flexihash.model.model_errors import ConfigurationError
 
 
 class Task(StrEnum):

@@ -14,7 +14,7 @@ from river import base
 
 from flexihash.model.config import ModelConfig, Task
 from flexihash.model.features import Batch, FeatureRules, flatten, hash_features
-from flexihash.model.learner import OnlineModel, check_label
+from flexihash.model.online import OnlineModel, check_label
 from flexihash.model.tables import Tables
 
 if TYPE_CHECKING:

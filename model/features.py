@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from flexihash.model.errors import FeatureError
+from flexihash.model.model_errors import FeatureError
 
 # A flat feature: a number, or a category whose value is the string.
 Feature = tuple[str, str | float]

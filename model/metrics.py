@@ -19,7 +19,7 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from flexihash.model.errors import ConfigurationError
+from flexihash.model.model_errors import ConfigurationError
 
 Floats: TypeAlias = NDArray[np.float64]
 

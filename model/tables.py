@@ -16,8 +16,8 @@ import torch
 
 from flexihash.model import kernel
 from flexihash.model.config import ModelConfig
-from flexihash.model.errors import ConfigurationError, TablesHeld
 from flexihash.model.metrics import ProgressiveMetrics
+from flexihash.model.model_errors import ConfigurationError, TablesHeld
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "lock"

@@ -4,11 +4,11 @@ A stream is an iterator of events (`flights`, `synthetic`) or of their bytes (`r
 into the second; `replay` sends bytes, `write` puts them in a file.
 """
 
-from flexihash.producer.errors import EventFileError, FlightsMissingError, ProducerError, RateError
 from flexihash.producer.events import Event, encode
-from flexihash.producer.files import read_events, write
 from flexihash.producer.flights import flights
-from flexihash.producer.replay import Replayed, replay
+from flexihash.producer.ndjson import read_events, write
+from flexihash.producer.pacing import Replayed, replay
+from flexihash.producer.producer_errors import EventFileError, FlightsMissingError, ProducerError, RateError
 from flexihash.producer.synthetic import SyntheticStream, synthetic
 
 __all__ = [

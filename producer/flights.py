@@ -12,8 +12,8 @@ from operator import itemgetter
 from pathlib import Path
 from sys import intern
 
-from flexihash.producer.errors import FlightsMissingError
 from flexihash.producer.events import Event
+from flexihash.producer.producer_errors import FlightsMissingError
 
 N_FLIGHTS = 327_346
 """How many flights have an arrival delay, and so a label."""

@@ -18,13 +18,13 @@ from starlette.types import ASGIApp
 
 from flexihash.service import routes
 from flexihash.service.connections import BoundedProtocol
-from flexihash.service.errors import SettingsError
 from flexihash.service.logs import configure_logs
 from flexihash.service.monitoring import RequestObserver
 from flexihash.service.openapi import DocumentedApp
 from flexihash.service.pages import pages
 from flexihash.service.parts import Parts
 from flexihash.service.problems import Problem, answer_http_exception, answer_problem
+from flexihash.service.service_errors import SettingsError
 from flexihash.service.settings import Settings, load_settings
 
 GRACE_S = 3.0  # for requests under way when told to stop; the supervisor kills after 5

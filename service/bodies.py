@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from fastapi import Request
 
-from flexihash.consumer.errors import EventRejected
+from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.wire import EventDecoder
-from flexihash.model.errors import FeatureError
 from flexihash.model.features import Batch, Feature, hash_features
+from flexihash.model.model_errors import FeatureError
 from flexihash.service.problems import Problem
 
 JSON = "application/json"

@@ -102,10 +102,10 @@ def main() -> None:
 
 def explain(error: Exception) -> list[str]:
     """Lines for an error that tells a user what to mend; none for a fault of ours, which deserves its traceback."""
-    from flexihash.consumer.errors import ConsumerError
-    from flexihash.model.errors import ModelError
-    from flexihash.producer.errors import ProducerError
-    from flexihash.service.errors import ServiceError
+    from flexihash.consumer.consumer_errors import ConsumerError
+    from flexihash.model.model_errors import ModelError
+    from flexihash.producer.producer_errors import ProducerError
+    from flexihash.service.service_errors import ServiceError
 
     if isinstance(error, ServiceError | ModelError | ConsumerError | ProducerError):
         return str(error).splitlines()
@@ -416,7 +416,6 @@ def _send(
 ) -> Replayed:
     """Send until the events or the user's patience end; what was sent before Ctrl-C is on the broker."""
     from flexihash.consumer.publisher import Publisher
-    from flexihash.producer import replay
     from flexihash.service.settings import load_settings
 
     settings = load_settings(topic=topic, bootstrap_servers=bootstrap_servers)

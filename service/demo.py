@@ -28,8 +28,8 @@ from rich.table import Table
 
 from flexihash.producer.flights import N_FLIGHTS, flights
 from flexihash.service.embedded_broker import EmbeddedBroker
-from flexihash.service.errors import AddressError, DemoError
 from flexihash.service.orphans import die_with_parent
+from flexihash.service.service_errors import AddressError, DemoError
 from flexihash.service.settings import PREFIX, SHARED_MEMORY
 from flexihash.service.supervisor import bind_socket
 

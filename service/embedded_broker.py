@@ -12,8 +12,8 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import IO, Self
 
-from flexihash.service.errors import ServiceError
 from flexihash.service.orphans import die_with_parent
+from flexihash.service.service_errors import ServiceError
 
 HOST = "127.0.0.1"
 STORAGE = "memory://tansu/"

@@ -17,22 +17,22 @@ from types import FrameType
 
 import structlog
 
-from flexihash.consumer.dead_letters import DeadLetters
-from flexihash.consumer.errors import ConsumerError, Fenced, PositionsLost, TopicNotFound
+from flexihash.consumer.consumer_errors import ConsumerError, Fenced, PositionsLost, TopicNotFound
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.guard import PoisonGuard
 from flexihash.consumer.kafka import KafkaSource, create_topic
+from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.loop import RETRY_S, LearnLoop, describe_configuration
 from flexihash.consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
 from flexihash.consumer.wire import EventDecoder
 from flexihash.model.checkpoint import CheckpointStore
 from flexihash.model.config import ModelConfig, Task
-from flexihash.model.errors import ModelError
-from flexihash.model.learner import OnlineModel
+from flexihash.model.model_errors import ModelError
+from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
-from flexihash.service.errors import FolderError, LearnerBusy, ServiceError, SettingsError
 from flexihash.service.logs import configure_logs
+from flexihash.service.service_errors import FolderError, LearnerBusy, ServiceError, SettingsError
 from flexihash.service.settings import Settings, load_settings
 from flexihash.service.supervisor import LAST_EXIT, MUST_MEND
 

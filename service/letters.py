@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flexihash.consumer.errors import TopicNotFound
+from flexihash.consumer.consumer_errors import TopicNotFound
 from flexihash.consumer.kafka import KafkaConnection, topic_exists
 from flexihash.consumer.letters import TOPIC_SUFFIX, Letter
 from flexihash.consumer.replay import LetterBox, read_box

@@ -14,9 +14,9 @@ import structlog
 from flexihash.consumer.status import STALE_AFTER_S, STATUS_FILE, LearnerStatus, read_status
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.config import ModelConfig
-from flexihash.model.errors import TablesHeld
 from flexihash.model.features import Batch, hash_features
-from flexihash.model.learner import OnlineModel
+from flexihash.model.model_errors import TablesHeld
+from flexihash.model.online import OnlineModel
 from flexihash.model.tables import PATIENCE_S, Tables
 from flexihash.service.messages import Prediction, Version
 from flexihash.service.problems import unavailable

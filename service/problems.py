@@ -9,8 +9,8 @@ import msgspec
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
 
-from flexihash.service.errors import ServiceError
 from flexihash.service.messages import ProblemDetails
+from flexihash.service.service_errors import ServiceError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER_S = 1  # what a 503 asks for: the learner reports several times a second, a broker takes about as long

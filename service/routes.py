@@ -11,7 +11,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from flexihash.consumer.errors import ConsumerError
+from flexihash.consumer.consumer_errors import ConsumerError
 from flexihash.consumer.status import CHECKPOINT_REQUEST, CheckpointStatus
 from flexihash.model.checkpoint import CheckpointInfo, CheckpointUnreadable
 from flexihash.model.features import Batch

@@ -16,10 +16,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from flexihash.consumer.errors import ConnectionSettingsError
+from flexihash.consumer.consumer_errors import ConnectionSettingsError
 from flexihash.consumer.tls import check_certificates, check_identity
 from flexihash.model.config import ModelConfig, Task
-from flexihash.service.errors import SettingsError
+from flexihash.service.service_errors import SettingsError
 
 if TYPE_CHECKING:  # these import scikit-learn and kafka-python, which the supervisor must not load
     from flexihash.consumer.kafka import KafkaConnection

@@ -19,9 +19,9 @@ from types import FrameType
 
 import structlog
 
-from flexihash.service.errors import AddressError
 from flexihash.service.logs import configure_logs
 from flexihash.service.orphans import die_with_parent
+from flexihash.service.service_errors import AddressError
 from flexihash.service.settings import Settings
 
 BACKLOG = 2048  # connections that wait while the API starts

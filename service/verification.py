@@ -10,10 +10,10 @@ from rich.console import Console
 
 from flexihash.consumer.files import FileSource
 from flexihash.consumer.kafka import KafkaSource
-from flexihash.consumer.source import Source
+from flexihash.consumer.records import Source
 from flexihash.consumer.verification import Verdict, verify_checkpoint
 from flexihash.model import checkpoint
-from flexihash.service.errors import SettingsError
+from flexihash.service.service_errors import SettingsError
 from flexihash.service.settings import Settings, load_settings
 
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import UserScramCredentialUpsertion
 
-from flexihash.consumer.errors import BrokerUnavailable, TopicNotFound
+from flexihash.consumer.consumer_errors import BrokerUnavailable, TopicNotFound
 from flexihash.consumer.kafka import SECURITY_PROTOCOLS, KafkaConnection, topic_exists
 
 HOST = "127.0.0.1"

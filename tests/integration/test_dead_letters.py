@@ -10,11 +10,11 @@ import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
-from flexihash.consumer.dead_letters import DeadLetters
-from flexihash.consumer.errors import DeadLetterError, DeadLetterRefused
+from flexihash.consumer.consumer_errors import DeadLetterError, DeadLetterRefused
 from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
+from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.letters import HEADER_PREFIX, NULL_HEADERS
-from flexihash.consumer.source import Record
+from flexihash.consumer.records import Record
 from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka
 

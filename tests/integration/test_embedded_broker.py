@@ -12,7 +12,7 @@ from time import monotonic, sleep
 
 import pytest
 
-from flexihash.consumer.errors import BrokerUnavailable
+from flexihash.consumer.consumer_errors import BrokerUnavailable
 from flexihash.consumer.kafka import KafkaConnection, create_topic, topic_exists
 from flexihash.service.embedded_broker import EmbeddedBroker, EmbeddedBrokerError
 

@@ -15,8 +15,7 @@ from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from flexihash.consumer.confluent import ConfluentSource
-from flexihash.consumer.dead_letters import DeadLetters
-from flexihash.consumer.errors import (
+from flexihash.consumer.consumer_errors import (
     AccessDenied,
     BrokerUnavailable,
     BrokerUntrusted,
@@ -25,9 +24,10 @@ from flexihash.consumer.errors import (
 )
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, read_topic, topic_exists
+from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.publisher import Publisher
+from flexihash.consumer.records import Record
 from flexihash.consumer.replay import read_box, replay
-from flexihash.consumer.source import Record
 from tests.integration.brokers import (
     HOST,
     MECHANISMS,

@@ -11,7 +11,7 @@ import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
 from flexihash.consumer.confluent import ConfluentSource
-from flexihash.consumer.errors import (
+from flexihash.consumer.consumer_errors import (
     BrokerUnavailable,
     ClientFailed,
     ConnectionSettingsError,
@@ -23,7 +23,7 @@ from flexihash.consumer.errors import (
 )
 from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
 from flexihash.consumer.publisher import Publisher
-from flexihash.consumer.source import Record, StartAt
+from flexihash.consumer.records import Record, StartAt
 from tests.integration.brokers import ApacheKafka, add_partitions, delete_records, delete_topic
 
 PATIENCE_S = 60.0  # far more than anything here takes, so that only a hang ends there

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from flexihash.consumer.dead_letters import DeadLetters
-from flexihash.consumer.errors import PublishRefused
+from flexihash.consumer.consumer_errors import PublishRefused
 from flexihash.consumer.kafka import KafkaConnection, create_topic, read_topic
+from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.letters import TOPIC_SUFFIX
 from flexihash.consumer.publisher import Publisher
+from flexihash.consumer.records import Record
 from flexihash.consumer.replay import REPLAYED, _open_producer, _publish, read_box, replay
-from flexihash.consumer.source import Record
 from flexihash.consumer.spill import Spill
 from flexihash.service import letters as service_letters
 from tests.integration.brokers import ApacheKafka

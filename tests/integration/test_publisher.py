@@ -10,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from flexihash.consumer.errors import BrokerUnavailable, PublishError, PublishRefused, TopicNotFound
+from flexihash.consumer.consumer_errors import BrokerUnavailable, PublishError, PublishRefused, TopicNotFound
 from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
 from flexihash.consumer.publisher import Publisher
 from flexihash.service.embedded_broker import EmbeddedBroker

@@ -22,20 +22,20 @@ from kafka.admin import (
     ResourceType,
 )
 
-from flexihash.consumer import dead_letters
-from flexihash.consumer.dead_letters import MAX_WAITING, MAX_WAITING_BYTES, DeadLetters
-from flexihash.consumer.errors import DeadLetterError
+from flexihash.consumer import letter_box
+from flexihash.consumer.consumer_errors import DeadLetterError
 from flexihash.consumer.files import FileSource
 from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic
+from flexihash.consumer.letter_box import MAX_WAITING, MAX_WAITING_BYTES, DeadLetters
 from flexihash.consumer.letters import Letter, read_letter
 from flexihash.consumer.loop import LearnLoop
 from flexihash.consumer.publisher import Publisher
-from flexihash.consumer.source import Record
+from flexihash.consumer.records import Record
 from flexihash.consumer.spill import read_spill
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.checkpoint import CheckpointStore
 from flexihash.model.config import ModelConfig, Task
-from flexihash.model.learner import OnlineModel
+from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
 from flexihash.service.embedded_broker import EmbeddedBroker
@@ -51,7 +51,7 @@ OpenLetters = Callable[..., DeadLetters]
 
 @pytest.fixture(autouse=True)
 def short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dead_letters, "REST_S", 0.2)
+    monkeypatch.setattr(letter_box, "REST_S", 0.2)
 
 
 @pytest.fixture
@@ -330,7 +330,7 @@ def test_few_large_letters_leave_no_room_either(topic_name: str, open_letters: O
 def test_learning_pauses_while_no_letter_is_safe_and_goes_on_by_itself(
     topic_name: str, open_letters: OpenLetters, tiny_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "REST_S", 10.0)  # as it is: attempts to connect take seconds
+    monkeypatch.setattr(letter_box, "REST_S", 10.0)  # as it is: attempts to connect take seconds
     n_bad = 3 * MAX_WAITING
     path = tmp_path / "events.ndjson"
     path.write_bytes(b"{\n" * n_bad + b'{"features": {"a": 1.5}, "label": 1}\n')

@@ -16,12 +16,12 @@ from flexihash.consumer.files import FileSource
 from flexihash.consumer.kafka import KafkaConnection, KafkaSource
 from flexihash.consumer.loop import LearnLoop, Letters
 from flexihash.consumer.publisher import Publisher
-from flexihash.consumer.source import Record
+from flexihash.consumer.records import Record
 from flexihash.consumer.status import LearnerStatus
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.checkpoint import CheckpointStore, read
 from flexihash.model.config import ModelConfig, Task
-from flexihash.model.learner import OnlineModel
+from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
 from flexihash.producer import encode, replay, synthetic
 from tests.integration.served import N_ROWS, READY_S, Launch, Service

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from flexihash.model import kernel
 from flexihash.model.config import ModelConfig, Task
 from flexihash.model.features import Batch, FeatureRules, flatten, hash_features
-from flexihash.model.learner import OnlineModel
+from flexihash.model.online import OnlineModel
 from flexihash.model.reference import ReferenceModel
 from flexihash.model.tables import METRICS_PREFIX, Tables
 

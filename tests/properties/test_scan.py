@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from msgspec.structs import astuple
 from numpy.typing import NDArray
 
-from flexihash.consumer.errors import EventRejected
+from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.wire import FEW_INSTANCES, Event, EventDecoder, EventFormat
 from flexihash.model.config import Task
 from flexihash.model.features import Feature, FeatureRules, hash_features

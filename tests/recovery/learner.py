@@ -18,9 +18,9 @@ import flexihash.model.saving
 import flexihash.service.learner
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.loop import LearnLoop
-from flexihash.consumer.source import Fetch
+from flexihash.consumer.records import Fetch
 from flexihash.consumer.wire import Decoded, EventDecoder
-from flexihash.model.learner import Learned, OnlineModel
+from flexihash.model.online import Learned, OnlineModel
 
 FAULT_FILE = "RECOVERY_FAULT_FILE"
 BUG = "RECOVERY_BUG"

@@ -37,7 +37,7 @@ import httpx
 import msgspec
 import numpy as np
 
-from flexihash.consumer.errors import ConsumerError
+from flexihash.consumer.consumer_errors import ConsumerError
 from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic
 from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.status import LearnerStatus, read_status

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flexihash.consumer.errors import Fenced
+from flexihash.consumer.consumer_errors import Fenced
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.kafka import KafkaConnection, create_topic
 from tests.integration.brokers import ApacheKafka

@@ -9,7 +9,7 @@ import pytest
 from flexihash.consumer.guard import PoisonGuard
 from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic
 from flexihash.consumer.publisher import Publisher
-from flexihash.consumer.source import Fetch, Record
+from flexihash.consumer.records import Fetch, Record
 from tests.recovery.learner import ABORT
 from tests.recovery.soak import Service
 

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from flexihash.consumer.status import LearnerStatus, write_status
 from flexihash.model.config import Task
 from flexihash.model.features import FeatureRules, flatten, hash_features
-from flexihash.model.learner import OnlineModel
+from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
 from flexihash.service.api import create_app
 from flexihash.service.memory import Memory

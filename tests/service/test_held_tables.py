@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from flexihash.model.errors import TablesHeld
+from flexihash.model.model_errors import TablesHeld
 from flexihash.model.tables import Tables
 from flexihash.service.memory import READ_S
 

@@ -31,7 +31,7 @@ from flexihash.model.checkpoint import (
     read,
     verify,
 )
-from flexihash.model.errors import ConfigurationError
+from flexihash.model.model_errors import ConfigurationError
 
 CONFIGURATION: dict[str, Any] = {"task": "binary", "n_rows": 64, "experts": [{"name": "bold", "prior": 0.1}]}
 N_ROWS = 64

@@ -12,15 +12,15 @@ from typing import Any, get_args
 
 import pytest
 
-from flexihash.consumer.errors import EventRejected
+from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.letters import HEADER_PREFIX, NULL_HEADERS, TOPIC_SUFFIX, make_letter, write_headers
-from flexihash.consumer.source import Record
+from flexihash.consumer.records import Record
 from flexihash.consumer.status import State
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.config import ModelConfig, Task
-from flexihash.model.errors import FeatureError
 from flexihash.model.features import FeatureRules, flatten, hash_features
 from flexihash.model.kernel import RECORD_WIDTH
+from flexihash.model.model_errors import FeatureError
 from flexihash.model.saving import ROW_TENSORS
 from flexihash.model.tables import Tables
 from flexihash.service.memory import STATES

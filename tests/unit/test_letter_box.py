@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from flexihash.consumer.letters import make_letter, write_headers
+from flexihash.consumer.records import Record
 from flexihash.consumer.replay import LetterBox
-from flexihash.consumer.source import Record
 
 
 def dead_letter(number: int, reason: str) -> Record:

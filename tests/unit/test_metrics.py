@@ -14,8 +14,8 @@ from river import datasets, linear_model, preprocessing
 from river import metrics as river_metrics
 from sklearn import metrics as sk
 
-from flexihash.model.errors import ConfigurationError
 from flexihash.model.metrics import CALIBRATION_BINS, WINDOW, ProgressiveMetrics, headline, metric_names
+from flexihash.model.model_errors import ConfigurationError
 
 TASKS = ("binary", "regression", "counts", "quantile")
 Floats = NDArray[np.float64]

@@ -327,7 +327,7 @@ class Clock(threading.Event):
         super().__init__()
         self.now = 0.0
         self.n_sleeps = 0
-        monkeypatch.setattr(import_module("flexihash.producer.replay"), "monotonic", lambda: self.now)
+        monkeypatch.setattr(import_module("flexihash.producer.pacing"), "monotonic", lambda: self.now)
 
     def wait(self, timeout: float | None = None) -> bool:
         assert timeout is not None

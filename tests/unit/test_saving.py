@@ -13,7 +13,7 @@ from flexihash.model import saving
 from flexihash.model.checkpoint import CheckpointStore, read
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch, hash_features
-from flexihash.model.learner import OnlineModel
+from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
 

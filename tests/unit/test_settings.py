@@ -18,8 +18,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from flexihash.model.config import ModelConfig, Task
-from flexihash.service.errors import SettingsError
 from flexihash.service.logs import configure_logs
+from flexihash.service.service_errors import SettingsError
 from flexihash.service.settings import PREFIX, Settings, describe_default, find_unknown, load_settings
 from tests.integration.brokers import Certificates
 

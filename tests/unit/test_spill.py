@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from flexihash.consumer.errors import SpillUnreadable
+from flexihash.consumer.consumer_errors import SpillUnreadable
 from flexihash.consumer.letters import Letter, make_letter, read_letter, write_headers
-from flexihash.consumer.source import Record
+from flexihash.consumer.records import Record
 from flexihash.consumer.spill import SEGMENT_BYTES, Spill, read_spill
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from flexihash.service.errors import AddressError
+from flexihash.service.service_errors import AddressError
 from flexihash.service.supervisor import Backoff, ChildSpec, Supervisor, bind_socket, child_specs, describe_address
 
 WAIT_S = 20.0  # a bound for a loaded machine, not an expectation

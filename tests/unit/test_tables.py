@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from flexihash.model.config import ModelConfig
-from flexihash.model.errors import ConfigurationError
+from flexihash.model.model_errors import ConfigurationError
 from flexihash.model.tables import GATE_FILE, Tables
 
 CONFIG = ModelConfig(n_rows=8)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.feature_extraction import FeatureHasher
 
-from flexihash.consumer.errors import EventRejected
+from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.config import Task
 from flexihash.model.features import FeatureRules

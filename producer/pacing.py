@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from time import monotonic
 
-from flexihash.producer.errors import RateError
+from flexihash.producer.producer_errors import RateError
 
 TICK_S = 0.01  # the shortest sleep: at high rates what falls due meanwhile is sent in one go, without a sleep each
 PROGRESS_S = 0.1  # between two calls of `on_progress`: often enough for a bar that moves

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from flexihash.model import kernel
 from flexihash.model.config import ModelConfig, Task
-from flexihash.model.errors import LabelError
 from flexihash.model.features import Batch
 from flexihash.model.metrics import ProgressiveMetrics
+from flexihash.model.model_errors import LabelError
 from flexihash.model.tables import METRICS_PREFIX, Tables
 
 CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.4 ms, which is the longest that a reader waits

@@ -88,7 +88,7 @@ class Source(Protocol):
             The positions actually started from, one per partition.
 
         Raises:
-            TopicNotFound, PositionOutOfRange, BrokerUnavailable...: see `consumer.errors`.
+            TopicNotFound, PositionOutOfRange, BrokerUnavailable...: see `consumer.consumer_errors`.
         """
 
     def poll(self, timeout_s: float) -> list[Fetch]:

@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Literal
 
-from flexihash.producer.errors import EventFileError
-from flexihash.producer.replay import Replayed, replay
+from flexihash.producer.pacing import Replayed, replay
+from flexihash.producer.producer_errors import EventFileError
 
 STANDARD = Path("-")
 
