@@ -547,7 +547,7 @@ def read_topic(connection: KafkaConnection, topic: str) -> Iterator[Record]:
     """All records that a topic holds now, in order within a partition.
 
     Raises:
-        TopicNotFound, BrokerUnavailable...: see `consumer.consumer_errors`; among them that no record came for SILENCE_S.
+        TopicNotFound, BrokerUnavailable...: see `consumer_errors`; among them that no record came for SILENCE_S.
     """
     latest, source = KafkaSource(connection, topic, start_at="latest"), KafkaSource(connection, topic)
     try:

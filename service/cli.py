@@ -416,6 +416,7 @@ def _send(
 ) -> Replayed:
     """Send until the events or the user's patience end; what was sent before Ctrl-C is on the broker."""
     from flexihash.consumer.publisher import Publisher
+    from flexihash.producer import replay
     from flexihash.service.settings import load_settings
 
     settings = load_settings(topic=topic, bootstrap_servers=bootstrap_servers)
