@@ -22,8 +22,8 @@ import msgspec
 
 from bench.results import Better, Row
 from flexihash.consumer.wire import EventDecoder, EventFormat
-from flexihash.model.config import Task
 from flexihash.model.features import hash_features
+from flexihash.model.tasks import Task
 from flexihash.producer.events import encode
 from flexihash.producer.flights import flights
 

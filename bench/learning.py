@@ -22,10 +22,11 @@ from bench.peers import Peer, all_peers, quiet
 from bench.results import Row
 from flexihash.consumer.files import FETCH_LINES
 from flexihash.consumer.wire import EventDecoder, EventFormat
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.metrics import PROBABILITY_CLIP
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 from flexihash.producer.events import encode
 from flexihash.producer.flights import flights
 

@@ -26,9 +26,10 @@ from bench.processes import resident_bytes
 from bench.results import Row
 from flexihash.consumer.status import LearnerStatus, write_status
 from flexihash.consumer.wire import EventDecoder, EventFormat
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables, layout
+from flexihash.model.tasks import Task
 
 N_ROWS = 1 << 18
 N_NEW = 100  # features of one event, all new

@@ -25,7 +25,7 @@ from sklearn.feature_extraction import FeatureHasher
 from sklearn.linear_model import SGDClassifier, SGDRegressor
 from vowpalwabbit import Workspace
 
-from flexihash.model.config import Task
+from flexihash.model.tasks import Task
 
 Predict = Callable[[], Sequence[float]]
 Prepare = Callable[[Task, Sequence[bytes]], Predict]

@@ -29,7 +29,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from bench.results import Row
 from bench.streams import STREAMS, Event, Stream, write_events
-from flexihash.model.config import Task
+from flexihash.model.tasks import Task
 
 # What the model must reach: log loss (binary) or mean absolute error (regression) over a whole stream, each event
 # predicted before it is learned from. These are the figures that the learner's design was accepted with.

@@ -18,7 +18,7 @@ import msgspec
 from river import datasets
 from river.datasets import synth
 
-from flexihash.model.config import Task
+from flexihash.model.tasks import Task
 from flexihash.producer.flights import flights
 from flexihash.producer.ndjson import write
 

@@ -31,11 +31,9 @@ from flexihash.consumer.scan import (
     pack_names,
     scan,
 )
-from flexihash.model.config import Task
 from flexihash.model.features import Batch, Feature, FeatureRules, flatten, hash_features
-from flexihash.model.kernel import LABEL_LIMIT
 from flexihash.model.model_errors import FeatureError, LabelError
-from flexihash.model.online import check_label
+from flexihash.model.tasks import Task
 
 FEW_INSTANCES = 3  # so few are parsed in less time than it takes to begin a scan
 MAX_WEIGHT = 1e6  # an event that counts more than a million times is a mistake, and would drown the stream
@@ -212,9 +210,9 @@ class EventDecoder:
             is_whole=not self.format.features_field,
             has_ignored=bool(self._left_out),
             needs_label=True,
-            is_binary=self.task is Task.BINARY,
-            lowest=0.0 if self.task is Task.COUNTS else -LABEL_LIMIT,
-            highest=LABEL_LIMIT,
+            is_binary=self.task.record.is_binary,
+            lowest=self.task.record.lowest,
+            highest=self.task.record.highest,
             max_weight=MAX_WEIGHT,
             max_features=rules.max_features,
             max_name_bytes=rules.max_key_length,  # a character takes a byte or more
@@ -255,7 +253,7 @@ class EventDecoder:
         if not isinstance(label, bool | int | float):
             raise EventRejected("bad_label", f"label {_quote(label)} is not a number (task={self.task})", name)
         try:
-            return check_label(label, self.task)
+            return self.task.check_label(label)
         except (LabelError, OverflowError) as error:
             raise EventRejected("bad_label", str(error), name) from error
 

@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import msgspec
 
 from flexihash.model.model_errors import ConfigurationError
-
-
-class Task(StrEnum):
-    """What the label is: yes or no, a quantity, a count, or a quantity whose quantile is wanted."""
-
-    BINARY = "binary"
-    REGRESSION = "regression"
-    COUNTS = "counts"
-    QUANTILE = "quantile"
+from flexihash.model.tasks import Task
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from river import base
 
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch, FeatureRules, flatten, hash_features
-from flexihash.model.online import OnlineModel, check_label
+from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +55,7 @@ class _Estimator(base.Estimator):
         self._learn(X.to_dict(orient="records"), y.tolist(), [1.0] * len(y))
 
     def _learn(self, events: Sequence[Mapping[Any, Any]], labels: Sequence[Any], weights: Sequence[float]) -> None:
-        y = np.array([check_label(label, self._task) for label in labels])
+        y = np.array([self._task.check_label(label) for label in labels])
         self.model.learn(self._hash(events), y, np.array(weights, np.float64))
 
     def _predict(self, events: Sequence[Mapping[Any, Any]]) -> list[float]:

@@ -21,6 +21,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from flexihash.model.tasks import TASKS, Task
 from flexihash.model.vectors import (
     float32s,
     float64s,
@@ -88,7 +89,6 @@ PRIOR_CURVE, DRIFT_CURVE = 0.1, 1e-6
 SCORE_LIMIT = 30.0  # of logits and of log counts: exp() of it is still an ordinary number
 COUNT_MOVE_LIMIT = 1.0  # one count moves its own log rate by at most so much: exp() curves too fast for a longer step
 STEP_LIMIT = 1e15  # a step beyond could leave float32; such an event is rejected, nothing of it is written
-LABEL_LIMIT = 1e100  # squares of labels must stay finite in float64
 
 # --- one row of the table: a record of float32, in lanes -------------------------------------------------------------
 # First the 16 parameters, then the variances that they share: those of the weights lie as the weights do.
@@ -156,7 +156,7 @@ CURVE = MIX_COVARIANCE + N_EXPERTS * N_EXPERTS  # the calibration curve's values
 CURVE_VARIANCE = CURVE + N_KNOTS
 STATE_WIDTH = CURVE_VARIANCE + N_KNOTS
 
-BINARY, REGRESSION, COUNTS, QUANTILE = 0, 1, 2, 3  # tasks, as the kernel numbers them
+BINARY, REGRESSION, COUNTS, QUANTILE = (TASKS[task].number for task in Task)
 
 FORGET_BIAS = math.exp(-1.0 / QUICK_BIAS_EVENTS)
 

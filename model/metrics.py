@@ -3,9 +3,6 @@
 Everything that is known lies in a few tensors of fixed size, so that the metrics live where the tables live
 (shared memory) and travel in the same checkpoints. A compiled loop takes the events one by one, in order: what
 it leaves does not depend on how the stream was cut into calls, to the bit.
-
-Every constant that the compiled functions read stands in this file and none is imported: Numba freezes globals
-when it compiles, and its cache notices a change only in the file that holds the function.
 """
 
 from __future__ import annotations
@@ -19,12 +16,11 @@ import torch
 from numba import njit
 from numpy.typing import NDArray
 
-from flexihash.model.model_errors import ConfigurationError
+from flexihash.model.tasks import TASKS, Task, find_task
 
 Floats: TypeAlias = NDArray[np.float64]
 
-BINARY, REGRESSION, COUNTS, QUANTILE = range(4)  # the tasks, as the compiled functions know them
-TASKS = {"binary": BINARY, "regression": REGRESSION, "counts": COUNTS, "quantile": QUANTILE}
+BINARY, REGRESSION, COUNTS, QUANTILE = (TASKS[task].number for task in Task)  # as the compiled functions know them
 
 WINDOW = 10_000  # events in the sliding window
 PROBABILITY_CLIP = 1e-3  # log loss takes probabilities from here to 1 - here, so that one event costs at most 6.9
@@ -208,37 +204,6 @@ _COLUMNS = {
     "rmse": SQUARED,
 }
 
-_METRICS = {
-    "binary": (
-        "log_loss",
-        "auc",
-        "accuracy",
-        "calibration_error",
-        "baseline_log_loss",
-        "baseline_accuracy",
-    ),
-    "regression": ("mae", "rmse", "r2", "baseline_mae", "baseline_rmse"),
-    "counts": (
-        "poisson_deviance",
-        "mae",
-        "rmse",
-        "r2",
-        "baseline_poisson_deviance",
-        "baseline_mae",
-        "baseline_rmse",
-    ),
-    "quantile": (
-        "pinball_loss",
-        "coverage",
-        "mae",
-        "rmse",
-        "r2",
-        "baseline_pinball_loss",
-        "baseline_mae",
-        "baseline_rmse",
-    ),
-}
-
 
 def metric_names(task: str) -> tuple[str, ...]:
     """Keys of a report of this task, in the order to show them; ``window`` has the same ones.
@@ -246,18 +211,7 @@ def metric_names(task: str) -> tuple[str, ...]:
     Raises:
         ConfigurationError: there is no such task.
     """
-    if task not in TASKS:
-        raise ConfigurationError(f"task must be one of {', '.join(TASKS)}, not {str(task)!r}")
-    return ("events", "weight", *_METRICS[task])
-
-
-def headline(task: str) -> str:
-    """The loss that sums up a task, less is better; ``baseline_`` before it is the baseline's.
-
-    Raises:
-        ConfigurationError: there is no such task.
-    """
-    return metric_names(task)[2]
+    return ("events", "weight", *find_task(task).metrics)
 
 
 class ProgressiveMetrics:
@@ -295,7 +249,6 @@ class ProgressiveMetrics:
         Raises:
             ConfigurationError: there is no such task.
         """
-        metric_names(task)
         shapes = {
             "events": ((1,), torch.int64),
             "labels": ((LABEL_FIELDS,), torch.float64),
@@ -306,7 +259,7 @@ class ProgressiveMetrics:
             "calibration": ((CALIBRATION_BINS,), torch.float64),
             "scores": ((2, SCORE_BINS), torch.float64),
         }
-        return shapes | curves if TASKS[task] == BINARY else shapes
+        return shapes | curves if find_task(task).is_binary else shapes
 
     def __init__(self, task: str, tensors: Mapping[str, torch.Tensor], quantile: float = 0.5) -> None:
         arrays: dict[str, NDArray[Any]] = {}
@@ -319,7 +272,7 @@ class ProgressiveMetrics:
                 )
             arrays[name] = tensor.numpy()
         self._names = metric_names(task)
-        self._task = TASKS[task]
+        self._task = find_task(task).number
         self._quantile = float(quantile)
         self._events: NDArray[np.int64] = arrays["events"]
         self._window: Floats = arrays["window"]

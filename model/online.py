@@ -11,20 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from flexihash.model import kernel
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
 from flexihash.model.metrics import ProgressiveMetrics
-from flexihash.model.model_errors import LabelError
 from flexihash.model.tables import METRICS_PREFIX, Tables
 
 CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.4 ms, which is the longest that a reader waits
 BATCH_DTYPES = ("int64", "int64", "float64", "bool")  # of Batch's fields
-TASK_NUMBERS = {
-    Task.BINARY: kernel.BINARY,
-    Task.REGRESSION: kernel.REGRESSION,
-    Task.COUNTS: kernel.COUNTS,
-    Task.QUANTILE: kernel.QUANTILE,
-}
 
 
 class Predictions(NamedTuple):
@@ -46,23 +39,6 @@ class Learned(NamedTuple):
     is_learned: NDArray[np.bool_]
 
 
-def check_label(label: float, task: Task) -> float:
-    """`label` as the task learns it.
-
-    Raises:
-        LabelError: it isn't 0 or 1 (binary), is negative (counts), or is not finite or beyond 1e100.
-    """
-    value = float(label)
-    if task is Task.BINARY:
-        if value != 0.0 and value != 1.0:
-            raise LabelError(f"label {label!r} is not 0 or 1 (task={task})")
-    elif not abs(value) <= kernel.LABEL_LIMIT:
-        raise LabelError(f"label {label!r} is not a finite number of at most {kernel.LABEL_LIMIT:g} (task={task})")
-    elif task is Task.COUNTS and value < 0.0:
-        raise LabelError(f"label {label!r} is negative (task={task})")
-    return value
-
-
 class OnlineModel:
     """The model over its tables. One process learns; any process that attached to the tables predicts.
 
@@ -78,7 +54,7 @@ class OnlineModel:
             {name.removeprefix(METRICS_PREFIX): tensors[name] for name in tensors if name.startswith(METRICS_PREFIX)},
             tables.config.quantile,
         )
-        self._task = TASK_NUMBERS[tables.config.task]
+        self._task = tables.config.task.record.number
         self._memory = kernel.Memory(
             n_rows=tables.config.n_rows,
             table=tensors["table"].data_ptr(),
@@ -121,7 +97,7 @@ class OnlineModel:
         """Learns B events in order; what is learned doesn't depend on how a stream is cut into batches.
 
         Args:
-            labels: (B,), as `check_label` passes them.
+            labels: (B,), as `Task.check_label` passes them.
             weights: (B,), at least 0; None for all 1.
             partition, next_offsets: where the events came from; the positions advance with each chunk, under its lock.
         """

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from flexihash.model import kernel
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
 from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 
 
 class Activations(NamedTuple):

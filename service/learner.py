@@ -26,11 +26,12 @@ from flexihash.consumer.loop import RETRY_S, LearnLoop, describe_configuration
 from flexihash.consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
 from flexihash.consumer.wire import EventDecoder
 from flexihash.model.checkpoint import CheckpointStore
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.model_errors import ModelError
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 from flexihash.service.logs import configure_logs
 from flexihash.service.service_errors import FolderError, LearnerBusy, ServiceError, SettingsError
 from flexihash.service.settings import Settings, load_settings

@@ -9,8 +9,6 @@ import msgspec
 from fastapi import FastAPI
 
 from flexihash.consumer.wire import MAX_WEIGHT
-from flexihash.model.config import Task
-from flexihash.model.kernel import LABEL_LIMIT
 from flexihash.service import messages, problems
 from flexihash.service.bodies import JSON, NDJSON
 from flexihash.service.settings import Settings
@@ -99,13 +97,11 @@ class DocumentedApp(FastAPI):
 
 def _describe_event(settings: Settings) -> dict[str, Any]:
     """The schema of an event, as these settings name its fields and its task takes labels."""
-    label: dict[str, Any] = {"type": ["number", "boolean", "null"], "maximum": LABEL_LIMIT, "minimum": -LABEL_LIMIT}
-    if settings.task is Task.BINARY:
-        label = {"enum": [0, 1, True, False, None]}
-    elif settings.task is Task.COUNTS:
-        label["minimum"] = 0
     weight = {"type": ["number", "null"], "minimum": 0, "maximum": MAX_WEIGHT}
-    schema: dict[str, Any] = {"type": "object", "properties": {settings.label_field: label, "weight": weight}}
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {settings.label_field: settings.task.record.label_schema, "weight": weight},
+    }
     if settings.features_field:
         schema["properties"][settings.features_field] = {"type": "object"}
         schema["required"] = [settings.features_field]

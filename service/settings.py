@@ -18,7 +18,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flexihash.consumer.consumer_errors import ConnectionSettingsError
 from flexihash.consumer.tls import check_certificates, check_identity
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
+from flexihash.model.tasks import Task
 from flexihash.service.service_errors import SettingsError
 
 if TYPE_CHECKING:  # these import scikit-learn and kafka-python, which the supervisor must not load

@@ -18,9 +18,10 @@ from flexihash.consumer.letters import read_letter
 from flexihash.consumer.loop import LearnLoop, Letters
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.checkpoint import CheckpointStore, read
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 from flexihash.producer import encode, synthetic
 from tests.integration.served import N_ROWS, READY_S, Service
 

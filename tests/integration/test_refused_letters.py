@@ -34,10 +34,11 @@ from flexihash.consumer.records import Record
 from flexihash.consumer.spill import read_spill
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.checkpoint import CheckpointStore
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import USERNAME, ApacheKafka, administer, delete_topic
 from tests.integration.served import Service

@@ -20,9 +20,10 @@ from flexihash.consumer.records import Record
 from flexihash.consumer.status import LearnerStatus
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.checkpoint import CheckpointStore, read
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 from flexihash.producer import encode, replay, synthetic
 from tests.integration.served import N_ROWS, READY_S, Launch, Service
 

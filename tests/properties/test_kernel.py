@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flexihash.model import kernel
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch, FeatureRules, flatten, hash_features
 from flexihash.model.online import OnlineModel
 from flexihash.model.reference import ReferenceModel
 from flexihash.model.tables import METRICS_PREFIX, Tables
+from flexihash.model.tasks import Task
 
 RULES = FeatureRules()
 TASKS = st.sampled_from(list(Task))

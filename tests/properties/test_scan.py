@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.wire import FEW_INSTANCES, Event, EventDecoder, EventFormat
-from flexihash.model.config import Task
 from flexihash.model.features import Feature, FeatureRules, hash_features
+from flexihash.model.tasks import Task
 
 FORMATS = [
     EventFormat(),

@@ -16,10 +16,10 @@ import pytest
 from fastapi import FastAPI
 
 from flexihash.consumer.status import LearnerStatus, write_status
-from flexihash.model.config import Task
 from flexihash.model.features import FeatureRules, flatten, hash_features
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 from flexihash.service.api import create_app
 from flexihash.service.memory import Memory
 from flexihash.service.settings import Settings, load_settings

@@ -17,12 +17,13 @@ from flexihash.consumer.letters import HEADER_PREFIX, NULL_HEADERS, TOPIC_SUFFIX
 from flexihash.consumer.records import Record
 from flexihash.consumer.status import State
 from flexihash.consumer.wire import EventDecoder, EventFormat
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
 from flexihash.model.features import FeatureRules, flatten, hash_features
 from flexihash.model.kernel import RECORD_WIDTH
 from flexihash.model.model_errors import FeatureError
 from flexihash.model.saving import ROW_TENSORS
 from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 from flexihash.service.memory import STATES
 from flexihash.service.settings import PREFIX, Settings, load_settings
 from flexihash.service.supervisor import API_GRACE_S, LEARNER_GRACE_S

@@ -14,8 +14,9 @@ from river import datasets, linear_model, preprocessing
 from river import metrics as river_metrics
 from sklearn import metrics as sk
 
-from flexihash.model.metrics import CALIBRATION_BINS, WINDOW, ProgressiveMetrics, headline, metric_names
+from flexihash.model.metrics import CALIBRATION_BINS, WINDOW, ProgressiveMetrics, metric_names
 from flexihash.model.model_errors import ConfigurationError
+from flexihash.model.tasks import find_task
 
 TASKS = ("binary", "regression", "counts", "quantile")
 Floats = NDArray[np.float64]
@@ -246,12 +247,12 @@ def test_a_report_has_the_named_keys_and_is_json(task: str) -> None:
     report = report_of(task, *draw(task, 50))
     assert tuple(report) == (*metric_names(task), "window")
     assert tuple(report["window"]) == metric_names(task)
-    assert {headline(task), f"baseline_{headline(task)}"} < set(report)
+    assert {find_task(task).headline, f"baseline_{find_task(task).headline}"} < set(report)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
 
 
 def test_headlines() -> None:
-    assert [headline(task) for task in TASKS] == ["log_loss", "mae", "poisson_deviance", "pinball_loss"]
+    assert [find_task(task).headline for task in TASKS] == ["log_loss", "mae", "poisson_deviance", "pinball_loss"]
 
 
 def test_state_lives_in_the_tensors_alone() -> None:
@@ -267,7 +268,7 @@ def test_state_lives_in_the_tensors_alone() -> None:
 
 
 def test_refuses_what_it_cannot_use() -> None:
-    for call in (metric_names, headline, ProgressiveMetrics.layout):
+    for call in (metric_names, find_task, ProgressiveMetrics.layout):
         with pytest.raises(ConfigurationError, match=r"task must be one of binary, .*, not 'ranking'"):
             call("ranking")
     layout = ProgressiveMetrics.layout("regression")

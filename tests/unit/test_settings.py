@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from flexihash.model.config import ModelConfig, Task
+from flexihash.model.config import ModelConfig
+from flexihash.model.tasks import Task
 from flexihash.service.logs import configure_logs
 from flexihash.service.service_errors import SettingsError
 from flexihash.service.settings import PREFIX, Settings, describe_default, find_unknown, load_settings

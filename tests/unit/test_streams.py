@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from bench.streams import STREAMS, Event, Stream, wire_events, write_events
-from flexihash.model.config import Task
+from flexihash.model.tasks import Task
 
 RIVER_STREAMS = [stream for name, stream in STREAMS.items() if name != "flights"]
 

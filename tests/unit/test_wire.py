@@ -11,8 +11,8 @@ from sklearn.feature_extraction import FeatureHasher
 
 from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.wire import EventDecoder, EventFormat
-from flexihash.model.config import Task
 from flexihash.model.features import FeatureRules
+from flexihash.model.tasks import Task
 
 OUT_OF_RANGE = "a number is out of range: Number out of range - at `$[...][...]`"
 
