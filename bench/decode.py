@@ -21,7 +21,8 @@ from itertools import islice
 import msgspec
 
 from bench.results import Better, Row
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.decoding import EventDecoder
+from flexihash.consumer.wire import EventFormat
 from flexihash.model.features import hash_features
 from flexihash.model.tasks import Task
 from flexihash.producer.events import encode

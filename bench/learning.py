@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from bench.peers import Peer, all_peers, quiet
 from bench.results import Row
+from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FETCH_LINES
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
 from flexihash.model.metrics import PROBABILITY_CLIP
 from flexihash.model.online import OnlineModel

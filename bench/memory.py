@@ -24,8 +24,9 @@ import numpy as np
 from bench.load import HOST, PATH
 from bench.processes import resident_bytes
 from bench.results import Row
+from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.status import LearnerStatus, write_status
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables, layout

@@ -1,4 +1,4 @@
-"""Learning from a file of one JSON event a line, by the same loop as from a topic."""
+"""Learning from a file of one JSON event a line, by the same lesson as from a topic."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import gzip
 import io
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Event as StopSignal
 from typing import IO, Any, cast
@@ -14,9 +15,12 @@ from typing import IO, Any, cast
 import msgspec
 
 from flexihash.consumer.consumer_errors import FileUnreadable
-from flexihash.consumer.loop import LearnLoop, Letters, describe_configuration
+from flexihash.consumer.decoding import EventDecoder
+from flexihash.consumer.lesson import Lesson, Letters
 from flexihash.consumer.records import Fetch, Identity, Record
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.schedule import CheckpointSchedule
+from flexihash.consumer.standing import Standing
+from flexihash.consumer.wire import EventFormat
 from flexihash.model.checkpoint import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
@@ -174,58 +178,70 @@ def learn_file(
         FileUnreadable: see `FileSource`.
         CheckpointError: the checkpoint cannot be gone on from.
     """
-    tables = Tables.create(model_config)
-    model = OnlineModel(tables)
-    source = FileSource(path)
-    samples = _Samples()
-    saver, loaded = None, None
-    if checkpoint_dir is not None:
-        store = CheckpointStore(checkpoint_dir, checkpoint_keep)
-        loaded = store.load_newest(describe_configuration(model_config, event_format), tables.tensors)
-        saver = Saver(store, tables)
+    model = OnlineModel(Tables.create(model_config))
     decoder = EventDecoder(event_format, model_config.task, model_config.n_rows)
-    model.warm_up()
-    decoder.warm_up()
-    loop = LearnLoop(model, source, decoder, samples, saver, checkpoint_seconds)
-    if loaded is not None:
-        loop.resume(loaded)
-    loop.status.rejected, loop.status.unlabelled = {}, 0
-    n_before = model.n_events
-    loop.start()
-    start = time.perf_counter()
-    try:
-        _read_to_end(
-            loop, source, stop, lambda: on_progress(source.done_bytes, source.size_bytes, model.n_events - n_before)
-        )
+    source, samples = FileSource(path), _Samples()
+    lesson, standing = Lesson(model, decoder, samples), Standing(model, source)
+    with ExitStack() as stack:
+        schedule = None
+        if checkpoint_dir is not None:
+            store = CheckpointStore(checkpoint_dir, checkpoint_keep)
+            schedule = _restore(store, lesson, standing, checkpoint_seconds)
+            stack.callback(schedule.close)
+        model.warm_up()
+        decoder.warm_up()
+        n_before = model.n_events
+        standing.begin()
+        stack.callback(source.close)
+        start = time.perf_counter()
+        for _ in _read_to_end(source, lesson, schedule, stop):
+            on_progress(source.done_bytes, source.size_bytes, model.n_events - n_before)
         seconds = time.perf_counter() - start
-        saved = loop.checkpoint_now()
-    finally:
-        source.close()
-        if saver is not None:
-            saver.close()
-    if saved is not None and saved.error is not None:
-        raise saved.error
+        if schedule is not None:
+            _save_last(schedule)
     n_events = model.n_events - n_before
     return FileReport(
         events=n_events,
         seconds=seconds,
         events_per_second=n_events / seconds if seconds > 0 else 0.0,
-        rejected=loop.status.rejected,
+        rejected=lesson.rejected,
         rejected_samples=[
             f"{path}:{_line_number(path, record.offset)}: {message}" for record, message in samples.first
         ],
-        unlabelled=loop.status.unlabelled,
+        unlabelled=lesson.unlabelled,
         metrics=model.report(),
-        checkpoint=loop.status.checkpoint.path,
+        checkpoint=schedule.status.path if schedule is not None else None,
     )
 
 
-def _read_to_end(loop: LearnLoop, source: FileSource, stop: StopSignal | None, on_progress: Callable[[], None]) -> None:
+def _restore(store: CheckpointStore, lesson: Lesson, standing: Standing, seconds: float) -> CheckpointSchedule:
+    """Goes on from the newest checkpoint, where there is one. The counts are those of this run."""
+    tables = lesson.model.tables
+    loaded = store.load_newest(lesson.configuration, tables.tensors)
+    schedule = CheckpointSchedule(Saver(store, tables), lesson, standing, seconds)
+    if loaded is not None:
+        standing.resume(loaded.manifest)
+        schedule.resume(loaded)
+    schedule.begin()
+    return schedule
+
+
+def _read_to_end(
+    source: FileSource, lesson: Lesson, schedule: CheckpointSchedule | None, stop: StopSignal | None
+) -> Iterator[None]:
+    """Learns the file, or until told to stop; yields after each poll."""
     while not source.is_at_end and not (stop is not None and stop.is_set()):
         for fetch in source.poll(0.0):
-            loop.apply(fetch)
-        loop.tend()
-        on_progress()
+            lesson.apply(fetch)
+        if schedule is not None:
+            schedule.tend()
+        yield
+
+
+def _save_last(schedule: CheckpointSchedule) -> None:
+    saved = schedule.save_now()
+    if saved is not None and saved.error is not None:
+        raise saved.error
 
 
 def _line_number(path: Path, offset: int) -> str:

@@ -19,8 +19,8 @@ from kafka.serializer import Serializer
 
 from flexihash.consumer.consumer_errors import ConsumerError, DeadLetterError, DeadLetterRefused
 from flexihash.consumer.kafka import KafkaConnection, close_producer, create_topic, open_producer, topic_exists
+from flexihash.consumer.lesson import Letters
 from flexihash.consumer.letters import TOPIC_SUFFIX, Letter, make_letter, write_headers
-from flexihash.consumer.loop import Letters
 from flexihash.consumer.records import Record
 from flexihash.consumer.spill import Spill
 from flexihash.consumer.status import DeadLettersStatus

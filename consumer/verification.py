@@ -11,11 +11,14 @@ import msgspec
 import torch
 
 from flexihash.consumer.consumer_errors import PositionOutOfRange
-from flexihash.consumer.loop import REFRESH_S, LearnLoop, Letters, check_identity
+from flexihash.consumer.decoding import EventDecoder
+from flexihash.consumer.lesson import Lesson, Letters
+from flexihash.consumer.loop import REFRESH_S
 from flexihash.consumer.records import Fetch, Record, Source
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.standing import Standing, check_identity
+from flexihash.consumer.wire import EventFormat
 from flexihash.model import checkpoint
-from flexihash.model.checkpoint import Loaded, Manifest
+from flexihash.model.checkpoint import Manifest
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
@@ -66,20 +69,13 @@ def verify_checkpoint(
         PositionOutOfRange: the log does not hold all that has to be learned.
     """
     tensors, manifest = checkpoint.read(path)
-    tables = Tables.create(config)
-    model = OnlineModel(tables)
-    loop = LearnLoop(model, source, EventDecoder(format, config.task, config.n_rows), _NoLetters())
-    if older is not None:
-        loop.resume(Loaded(older, checkpoint.read(older, tables.tensors)[1], tables.tensors, []))
-    check_identity(source.topic, manifest.cluster_id, manifest.topic_ids.get(source.topic), source.identity())
+    model = OnlineModel(Tables.create(config))
+    lesson = Lesson(model, EventDecoder(format, config.task, config.n_rows), _NoLetters())
     until = {int(key.rpartition(":")[2]): position for key, position in manifest.positions.items()}
-    source.start(until)  # or the log would end before it
-    loop.start()
-    if older is None:
-        _check_beginning(source.topic, tables.positions())
+    _begin(lesson, source, manifest, until, older)
     is_ordered = len(until) == 1
     n_before, begin = model.n_events, time.perf_counter()
-    _learn_until(loop, source, until, _find_poison(manifest), on_progress, stop or StopSignal())
+    _learn_until(lesson, source, until, _find_poison(manifest), on_progress, stop or StopSignal())
     return Verdict(
         checkpoint=str(path),
         older=str(older) if older else None,
@@ -87,8 +83,8 @@ def verify_checkpoint(
         events=model.n_events - n_before,
         seconds=time.perf_counter() - begin,
         differences=[
-            *(_compare_tensors(tables.tensors, tensors) if is_ordered else ()),
-            *_compare_counts(loop, manifest),
+            *(_compare_tensors(model.tables.tensors, tensors) if is_ordered else ()),
+            *_compare_counts(lesson, manifest),
         ],
     )
 
@@ -103,6 +99,21 @@ class _NoLetters(Letters):
         pass
 
 
+def _begin(lesson: Lesson, source: Source, manifest: Manifest, until: Mapping[int, int], older: Path | None) -> None:
+    """Has the source stand where the older checkpoint, or the log, begins; it holds all that comes before `until`."""
+    standing = Standing(lesson.model, source)
+    tables = lesson.model.tables
+    if older is not None:
+        _, begun = checkpoint.read(older, tables.tensors)
+        standing.resume(begun)
+        lesson.resume(begun.metrics)
+    check_identity(source.topic, manifest.cluster_id, manifest.topic_ids.get(source.topic), source.identity())
+    source.start(until)  # or the log would end before it
+    standing.begin()
+    if older is None:
+        _check_beginning(source.topic, tables.positions())
+
+
 def _check_beginning(topic: str, positions: Mapping[int, int]) -> None:
     for partition, position in positions.items():
         if position > 0:
@@ -110,24 +121,23 @@ def _check_beginning(topic: str, positions: Mapping[int, int]) -> None:
 
 
 def _learn_until(
-    loop: LearnLoop,
+    lesson: Lesson,
     source: Source,
     until: Mapping[int, int],
     poison: set[tuple[int, int]],
     on_progress: Callable[[int, int], None],
     stop: StopSignal,
 ) -> None:
-    first = loop.model.tables.positions()
+    first = lesson.model.tables.positions()
     total = sum(until[partition] - first.get(partition, 0) for partition in until)
     heard = looked = time.monotonic()
-    while left := _count_left(loop, until):
+    while left := _count_left(lesson, until):
         on_progress(total - left, total)
-        fetches = source.poll(0.5)
-        for fetch in fetches:
+        for fetch in source.poll(0.5):
             heard = time.monotonic()
             if stop.is_set():
                 return
-            _learn_part(loop, fetch, until.get(fetch.partition, 0), poison)
+            _learn_part(lesson, fetch, until.get(fetch.partition, 0), poison)
         if time.monotonic() > looked + REFRESH_S:
             source.refresh()  # a broker that went away is silent too: this tells the difference
             looked = time.monotonic()
@@ -135,24 +145,24 @@ def _learn_until(
             break
     on_progress(total, total)
     for partition, position in until.items():
-        loop.model.advance(partition, position)
+        lesson.model.advance(partition, position)
 
 
-def _learn_part(loop: LearnLoop, fetch: Fetch, until: int, poison: set[tuple[int, int]]) -> None:
+def _learn_part(lesson: Lesson, fetch: Fetch, until: int, poison: set[tuple[int, int]]) -> None:
     """Learns the records before `until` that are not poison."""
     wanted = [index for index, offset in enumerate(fetch.offsets) if offset < until]
     if poisoned := [index for index in wanted if (fetch.partition, fetch.offsets[index]) in poison]:
-        loop.status.rejected["poison"] = loop.status.rejected.get("poison", 0) + len(poisoned)
+        lesson.count("poison", len(poisoned))
     kept = [index for index in wanted if index not in poisoned]
     if kept:
         offsets, values = [fetch.offsets[index] for index in kept], [fetch.values[index] for index in kept]
-        loop.apply(Fetch(fetch.partition, offsets, values, lambda index: fetch.record(kept[index])))
+        lesson.apply(Fetch(fetch.partition, offsets, values, lambda index: fetch.record(kept[index])))
     if until:
-        loop.model.advance(fetch.partition, min(fetch.position, until))
+        lesson.model.advance(fetch.partition, min(fetch.position, until))
 
 
-def _count_left(loop: LearnLoop, until: Mapping[int, int]) -> int:
-    positions = loop.model.tables.positions()
+def _count_left(lesson: Lesson, until: Mapping[int, int]) -> int:
+    positions = lesson.model.tables.positions()
     return sum(max(0, end - positions.get(partition, 0)) for partition, end in until.items())
 
 
@@ -171,11 +181,11 @@ def _compare_bits(name: str, implied: torch.Tensor, found: torch.Tensor) -> str 
     return f"{name}: {len(rows):,} of {len(differs):,} rows differ, row {int(rows[0])} first" if len(rows) else None
 
 
-def _compare_counts(loop: LearnLoop, manifest: Manifest) -> list[str]:
+def _compare_counts(lesson: Lesson, manifest: Manifest) -> list[str]:
     counts = (
-        ("events", loop.model.n_events, manifest.events),
-        ("weight", loop.model.report()["weight"], manifest.metrics["weight"]),
-        ("rejected", loop.status.rejected, manifest.metrics["rejected"]),
-        ("unlabelled", loop.status.unlabelled, manifest.metrics["unlabelled"]),
+        ("events", lesson.model.n_events, manifest.events),
+        ("weight", lesson.model.report()["weight"], manifest.metrics["weight"]),
+        ("rejected", lesson.rejected, manifest.metrics["rejected"]),
+        ("unlabelled", lesson.unlabelled, manifest.metrics["unlabelled"]),
     )
     return [f"{name}: {found} instead of {implied}" for name, implied, found in counts if implied != found]

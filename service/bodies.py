@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 from fastapi import Request
 
 from flexihash.consumer.consumer_errors import EventRejected
-from flexihash.consumer.wire import EventDecoder
-from flexihash.model.features import Batch, Feature, hash_features
+from flexihash.consumer.decoding import EventDecoder
+from flexihash.consumer.wire import UNREADABLE, describe_unreadable
+from flexihash.model.features import Batch, hash_features
 from flexihash.model.model_errors import FeatureError
 from flexihash.service.problems import Problem
 
@@ -20,7 +21,6 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 BODY_S = 60.0  # for a whole body: 8 MB at a megabit a second
 SECOND_LOOK_BYTES = 1_000_000  # a broken body up to here is parsed again, to name the culprit: up to 50 ms of work
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # all that msgspec raises on bad bytes
 
 
 class RawInstances(msgspec.Struct, forbid_unknown_fields=True):
@@ -114,30 +114,13 @@ def hash_instances(instances: Sequence[msgspec.Raw], first: int, decoder: EventD
     """Hashed features of instances, of which `first` is the first one's index in the request.
 
     Raises:
-        Problem: 422; see `read_instance`.
+        Problem: 422; one isn't an object, or cannot be learned from; names the instance and the key.
     """
-
-    def read(place: int) -> list[Feature]:
-        return read_instance(instances[place], first + place, decoder)
-
-    return decoder.decode_instances(instances, read, n_rows)
-
-
-def read_instance(instance: msgspec.Raw, index: int, decoder: EventDecoder) -> list[Feature]:
-    """Flat features of ``instances[index]``.
-
-    Raises:
-        Problem: 422; it isn't an object, or cannot be learned from; names the instance and the key.
-    """
-    where = f"instances[{index}]"
-    try:
-        return decoder.read_features(msgspec.json.decode(instance))
-    except EventRejected as rejected:
-        raise _unusable(where, rejected) from None
-    except UNREADABLE as error:
-        if (parsed := _parse_laxly(bytes(instance))) is not None:
-            _blame("instances", [parsed], _hashing(decoder), index)
-        raise Problem(422, f"{where}: {_explain(error)}", where=where, reason="not_json") from None
+    decoded = decoder.decode_instances(instances, n_rows)
+    if decoded.rejections:
+        place, rejected = decoded.rejections[0]
+        _refuse("instances", first + place, bytes(instances[place]), rejected, _hashing(decoder))
+    return decoded.batch
 
 
 def _split_array(body: bytes, decoder: EventDecoder) -> list[bytes]:
@@ -154,9 +137,14 @@ def _check_event(event: bytes, index: int, decoder: EventDecoder) -> None:
     try:
         decoder.decode_one(event)
     except EventRejected as rejected:
-        if not rejected.key and (parsed := _parse_laxly(event)) is not None:
-            _blame("events", [parsed], decoder.read, index)
-        raise _unusable(f"events[{index}]", rejected) from None
+        _refuse("events", index, event, rejected, decoder.read)
+
+
+def _refuse(name: str, index: int, item: bytes, rejected: EventRejected, read: Callable[[Any], object]) -> NoReturn:
+    """Raises the problem of an item that was rejected, with the key, where a second look by `read` finds it."""
+    if not rejected.key and (parsed := _parse_laxly(item)) is not None:
+        _blame(name, [parsed], read, index)
+    raise _unusable(f"{name}[{index}]", rejected) from None
 
 
 def _parse_laxly(text: bytes) -> Any:
@@ -201,8 +189,4 @@ def _unusable(where: str, error: EventRejected | FeatureError) -> Problem:
 
 
 def _not_json(error: Exception) -> Problem:
-    return Problem(400, f"the body is not JSON: {_explain(error)}", reason="not_json")
-
-
-def _explain(error: Exception) -> str:
-    return "nested too deep" if isinstance(error, RecursionError) else str(error)
+    return Problem(400, f"the body is not JSON: {describe_unreadable(error)}", reason="not_json")

@@ -12,20 +12,24 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
 import structlog
 
 from flexihash.consumer.consumer_errors import ConsumerError, Fenced, PositionsLost, TopicNotFound
+from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.guard import PoisonGuard
 from flexihash.consumer.kafka import KafkaSource, create_topic
+from flexihash.consumer.lesson import Lesson, describe_configuration
 from flexihash.consumer.letter_box import DeadLetters
-from flexihash.consumer.loop import RETRY_S, LearnLoop, describe_configuration
+from flexihash.consumer.loop import RETRY_S, LearnLoop
+from flexihash.consumer.schedule import CheckpointSchedule
+from flexihash.consumer.standing import Standing
 from flexihash.consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
-from flexihash.consumer.wire import EventDecoder
-from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.checkpoint import CheckpointStore, Loaded
 from flexihash.model.config import ModelConfig
 from flexihash.model.model_errors import ModelError
 from flexihash.model.online import OnlineModel
@@ -83,16 +87,37 @@ class Learner:
         settings = self._settings
         self._status.state = "restoring"
         self._publish(self._status)
-        laps = _Laps()
-        fence = Fence(settings.connection, settings.topic, settings.group_id)
-        store = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep, _confirm_before_rename(fence))
         directory = self._directory / f"{TABLES_PREFIX}{time.time_ns()}"
-        configuration = describe_configuration(settings.model, settings.event_format)
-        decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
+        with ExitStack() as stack:
+            fence = Fence(settings.connection, settings.topic, settings.group_id)
+            stack.callback(fence.close)
+            store = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep, _confirm_before_rename(fence))
+            decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
+            laps = _Laps()
+            model, loaded = self._restore(directory, store, decoder, is_fresh, laps)
+            loop = self._compose(model, decoder, store, fence, stack)
+            loop.status.tables = directory.name
+            if loaded is not None:
+                loop.resume(loaded)
+                log.info("restored", checkpoint=loaded.path.name, events=model.n_events, seconds=laps.seconds)
+            loop.report.tell()  # from here the API serves these tables, whether Kafka is there or not
+            _remove_other_tables(directory)
+            try:
+                self._learn(loop)
+            except PositionsLost as lost:
+                return lost
+        return None
+
+    def _restore(
+        self, directory: Path, store: CheckpointStore, decoder: EventDecoder, is_fresh: bool, laps: _Laps
+    ) -> tuple[OnlineModel, Loaded | None]:
+        """The model in fresh tables, and the checkpoint that they were filled from."""
+        settings = self._settings
         with ThreadPoolExecutor(1, thread_name_prefix="warm-up") as beside:
             warmed = beside.submit(_warm_up, settings.task, decoder)
             tables = Tables.allocate(settings.model, directory)
             laps.end("tables")
+            configuration = describe_configuration(settings.model, settings.event_format)
             loaded = None if is_fresh else store.load_newest(configuration, tables.tensors)
             if loaded is None:
                 tables.initialize()
@@ -100,8 +125,13 @@ class Learner:
             warmed.result()
         model = OnlineModel(tables)
         laps.end("kernels")
-        saver = Saver(store, tables)
-        choice = settings.on_lost_position
+        return model, loaded
+
+    def _compose(
+        self, model: OnlineModel, decoder: EventDecoder, store: CheckpointStore, fence: Fence, stack: ExitStack
+    ) -> LearnLoop:
+        """The loop and its parts, which the stack closes."""
+        settings, choice = self._settings, self._settings.on_lost_position
         source = _source_class(settings.kafka_client)(
             settings.connection,
             settings.topic,
@@ -109,38 +139,21 @@ class Learner:
             settings.start_at,
             on_lost=choice if choice in ("earliest", "latest") else "stop",
         )
+        stack.callback(source.close)
         letters = DeadLetters(settings.connection, settings.topic, settings.dead_letter_dir)
-        loop = LearnLoop(
-            model,
-            source,
-            decoder,
-            letters,
-            saver,
-            settings.checkpoint_seconds,
-            self._take_checkpoint_request,
-            self._publish,
-            fence,
-            self._guard,
-            on_changed_identity="keep" if choice == "keep" else "lose" if choice in ("earliest", "latest") else "stop",
+        stack.callback(letters.close)
+        lesson = Lesson(model, decoder, letters, self._guard)
+        standing = Standing(
+            model, source, "keep" if choice == "keep" else "lose" if choice in ("earliest", "latest") else "stop"
         )
+        schedule = CheckpointSchedule(
+            Saver(store, model.tables), lesson, standing, settings.checkpoint_seconds, self._take_checkpoint_request
+        )
+        stack.callback(schedule.close)
+        loop = LearnLoop(lesson, standing, schedule, self._publish, fence)
         loop.status.pid, loop.status.started_at = self._status.pid, self._status.started_at
-        loop.status.tables = directory.name
         self._status = loop.status
-        if loaded is not None:
-            loop.resume(loaded)
-            log.info("restored", checkpoint=loaded.path.name, events=model.n_events, seconds=laps.seconds)
-        loop.report()  # from here the API serves these tables, whether Kafka is there or not
-        _remove_other_tables(directory)
-        try:
-            self._learn(loop)
-            return None
-        except PositionsLost as lost:
-            return lost
-        finally:
-            saver.close()
-            letters.close()
-            source.close()
-            fence.close()
+        return loop
 
     def _learn(self, loop: LearnLoop) -> None:
         """Learns until told to stop. Once learning has begun, what a person has to act on is waited for.
@@ -177,7 +190,7 @@ class Learner:
         loop.status.state, loop.status.error = state, str(error)
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         while not self._stop.is_set() and time.monotonic() < deadline:
-            loop.report()
+            loop.report.tell()
             self._stop.wait(min(IDLE_S, deadline - time.monotonic()))
 
     def _publish(self, status: LearnerStatus) -> None:

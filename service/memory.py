@@ -11,8 +11,9 @@ from typing import TypeVar
 
 import structlog
 
+from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.status import STALE_AFTER_S, STATUS_FILE, LearnerStatus, read_status
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.model_errors import TablesHeld

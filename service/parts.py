@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from anyio import CapacityLimiter, move_on_after, to_thread
 
+from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.publisher import Publisher
-from flexihash.consumer.wire import EventDecoder
 from flexihash.model.checkpoint import CheckpointStore
 from flexihash.service.memory import Memory
 from flexihash.service.monitoring import Metrics

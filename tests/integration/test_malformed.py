@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FileSource
 from flexihash.consumer.kafka import KafkaConnection, create_topic, open_producer, read_topic
+from flexihash.consumer.lesson import Lesson, Letters
 from flexihash.consumer.letters import read_letter
-from flexihash.consumer.loop import LearnLoop, Letters
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.loop import LearnLoop
+from flexihash.consumer.standing import Standing
+from flexihash.consumer.wire import EventFormat
 from flexihash.model.checkpoint import CheckpointStore, read
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
@@ -140,7 +143,9 @@ def learn_good(path: Path) -> OnlineModel:
     """What the good events alone teach."""
     model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS)))
     source = FileSource(path)
-    loop = LearnLoop(model, source, EventDecoder(EventFormat(), Task.BINARY, N_ROWS), NoLetters())
+    loop = LearnLoop(
+        Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS), NoLetters()), Standing(model, source)
+    )
     loop.start()
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,))

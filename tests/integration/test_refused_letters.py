@@ -24,15 +24,19 @@ from kafka.admin import (
 
 from flexihash.consumer import letter_box
 from flexihash.consumer.consumer_errors import DeadLetterError
+from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FileSource
 from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic
+from flexihash.consumer.lesson import Lesson
 from flexihash.consumer.letter_box import MAX_WAITING, MAX_WAITING_BYTES, DeadLetters
 from flexihash.consumer.letters import Letter, read_letter
 from flexihash.consumer.loop import LearnLoop
 from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Record
+from flexihash.consumer.schedule import CheckpointSchedule
 from flexihash.consumer.spill import read_spill
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.standing import Standing
+from flexihash.consumer.wire import EventFormat
 from flexihash.model.checkpoint import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
@@ -340,9 +344,8 @@ def test_learning_pauses_while_no_letter_is_safe_and_goes_on_by_itself(
     letters = open_letters(NOBODY, topic_name, tiny_disk / "letters")
     saver = Saver(CheckpointStore(tmp_path / "checkpoints", 3), tables)
     source = FileSource(path)
-    loop = LearnLoop(
-        model, source, EventDecoder(EventFormat(), Task.BINARY, 1024), letters, saver, checkpoint_seconds=0.1
-    )
+    lesson, standing = Lesson(model, EventDecoder(EventFormat(), Task.BINARY, 1024), letters), Standing(model, source)
+    loop = LearnLoop(lesson, standing, CheckpointSchedule(saver, lesson, standing, seconds=0.1))
     loop.start()
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,))

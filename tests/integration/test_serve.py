@@ -12,13 +12,16 @@ import msgspec
 import pytest
 import torch
 
+from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FileSource
 from flexihash.consumer.kafka import KafkaConnection, KafkaSource
-from flexihash.consumer.loop import LearnLoop, Letters
+from flexihash.consumer.lesson import Lesson, Letters
+from flexihash.consumer.loop import LearnLoop
 from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Record
+from flexihash.consumer.standing import Standing
 from flexihash.consumer.status import LearnerStatus
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.wire import EventFormat
 from flexihash.model.checkpoint import CheckpointStore, read
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
@@ -94,7 +97,9 @@ class NoLetters(Letters):
 def learn_uninterrupted(connection: KafkaConnection, topic: str, position: int) -> OnlineModel:
     model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS)))
     source = KafkaSource(connection, topic)
-    loop = LearnLoop(model, source, EventDecoder(EventFormat(), Task.BINARY, N_ROWS), NoLetters())
+    loop = LearnLoop(
+        Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS), NoLetters()), Standing(model, source)
+    )
     loop.start()
     stop = threading.Event()
     thread = threading.Thread(target=loop.run, args=(stop,))

@@ -17,8 +17,9 @@ from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from flexihash.consumer.consumer_errors import EventRejected
-from flexihash.consumer.wire import FEW_INSTANCES, Event, EventDecoder, EventFormat
-from flexihash.model.features import Feature, FeatureRules, hash_features
+from flexihash.consumer.decoding import FEW_INSTANCES, EventDecoder
+from flexihash.consumer.wire import Event, EventFormat
+from flexihash.model.features import FeatureRules, hash_features
 from flexihash.model.tasks import Task
 
 FORMATS = [
@@ -82,19 +83,17 @@ def assert_same(decoder: EventDecoder, messages: Sequence[bytes | None]) -> None
 
 
 def assert_same_instances(decoder: EventDecoder, instances: Sequence[bytes]) -> None:
-    """`decode_instances` gives what reading them one by one gives, or the error of the first that has one."""
+    """`decode_instances` gives what reading them one by one gives, and the errors of those that have one."""
+    expected, rejections = [], []
+    for index, instance in enumerate(instances):
+        try:
+            expected.append(decoder.decode_instance(instance).features)
+        except EventRejected as rejected:
+            rejections.append((index, rejected.reason, str(rejected), rejected.key))
 
-    def read(place: int) -> list[Feature]:
-        return decoder.read_features(msgspec.json.decode(instances[place]))
-
-    try:
-        expected = hash_features([read(place) for place in range(len(instances))], decoder.n_rows)
-    except (EventRejected, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        with pytest.raises(type(error), match=re.escape(str(error))):
-            decoder.decode_instances(instances, read, decoder.n_rows)
-        return
-    batch = decoder.decode_instances(instances, read, decoder.n_rows)
-    for found, wanted in zip(astuple(batch), astuple(expected), strict=True):
+    decoded = decoder.decode_instances(instances, decoder.n_rows)
+    assert [(index, error.reason, str(error), error.key) for index, error in decoded.rejections] == rejections
+    for found, wanted in zip(astuple(decoded.batch), astuple(hash_features(expected, decoder.n_rows)), strict=True):
         assert_equal(found, wanted)
 
 
@@ -369,14 +368,15 @@ def test_many_names(n_names: int, repeated: int | None) -> None:
     assert_same(decoder, [message, PLAIN[0], message])
 
 
-def test_plain_instances_are_scanned_for_a_table_of_any_size() -> None:
+def test_plain_instances_are_scanned_for_a_table_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = EventDecoder(EventFormat(label_field="y"), Task.BINARY, 1 << 18)
     instances = [b'{"carrier": "UA", "y": 3, "distance": 1400.5}', b'{"label": 1, "weight": -2.5}', b'{"a": null}']
 
-    def read(place: int) -> list[Feature]:
-        raise AssertionError(f"{instances[place]!r} was left")
+    def read(instance: bytes) -> Event:
+        raise AssertionError(f"{instance!r} was left")
 
-    batch = decoder.decode_instances(instances, read, 64)
+    monkeypatch.setattr(decoder, "decode_instance", read)
+    batch = decoder.decode_instances(instances, 64).batch
     expected = hash_features([decoder.read_features(msgspec.json.decode(one)) for one in instances], 64)
     assert batch.rows.tolist() == expected.rows.tolist()
     assert batch.offsets.tolist() == expected.offsets.tolist()

@@ -16,10 +16,11 @@ from typing import Any
 
 import flexihash.model.saving
 import flexihash.service.learner
+from flexihash.consumer.decoding import Decoded, EventDecoder
 from flexihash.consumer.fence import Fence
+from flexihash.consumer.lesson import Lesson
 from flexihash.consumer.loop import LearnLoop
 from flexihash.consumer.records import Fetch
-from flexihash.consumer.wire import Decoded, EventDecoder
 from flexihash.model.online import Learned, OnlineModel
 
 FAULT_FILE = "RECOVERY_FAULT_FILE"
@@ -83,14 +84,20 @@ def arm_faults(file: Path) -> None:
 def plant(bug: str) -> None:
     """Has the learner make a mistake that the recovery tests must notice."""
     if bug == "early_position":
-        apply = LearnLoop._apply
+        apply, run = Lesson._apply, LearnLoop.run
+        loops: list[LearnLoop] = []
 
-        def commit_early(loop: LearnLoop, fetch: Fetch) -> None:
-            loop.model.advance(fetch.partition, fetch.position)
-            loop.tend()
-            apply(loop, fetch)
+        def run_known(loop: LearnLoop, stop: threading.Event) -> None:
+            loops[:] = [loop]
+            run(loop, stop)
 
-        LearnLoop._apply = commit_early  # type: ignore[method-assign]
+        def commit_early(lesson: Lesson, fetch: Fetch) -> None:
+            lesson.model.advance(fetch.partition, fetch.position)
+            loops[0].tend()
+            apply(lesson, fetch)
+
+        LearnLoop.run = run_known  # type: ignore[method-assign]
+        Lesson._apply = commit_early  # type: ignore[method-assign]
     elif bug == "shadow_row":
         copy = flexihash.model.saving._copy_changed
 

@@ -13,10 +13,11 @@ from typing import Any, get_args
 import pytest
 
 from flexihash.consumer.consumer_errors import EventRejected
+from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.letters import HEADER_PREFIX, NULL_HEADERS, TOPIC_SUFFIX, make_letter, write_headers
 from flexihash.consumer.records import Record
 from flexihash.consumer.status import State
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import FeatureRules, flatten, hash_features
 from flexihash.model.kernel import RECORD_WIDTH
@@ -151,7 +152,7 @@ def test_the_page_has_every_reason_and_no_other() -> None:
 def reasons() -> Iterator[str]:
     """The slugs in the code: where they stand among the arguments of what rejects."""
     place = {"EventRejected": 0, "FeatureError": 1, "_reject": 2}
-    for file in ("consumer/wire.py", "consumer/loop.py", "model/features.py"):
+    for file in ("consumer/wire.py", "consumer/lesson.py", "model/features.py"):
         for node in ast.walk(ast.parse((ROOT / file).read_text())):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))

@@ -10,7 +10,8 @@ import pytest
 from sklearn.feature_extraction import FeatureHasher
 
 from flexihash.consumer.consumer_errors import EventRejected
-from flexihash.consumer.wire import EventDecoder, EventFormat
+from flexihash.consumer.decoding import EventDecoder
+from flexihash.consumer.wire import EventFormat
 from flexihash.model.features import FeatureRules
 from flexihash.model.tasks import Task
 

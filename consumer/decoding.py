@@ -1,0 +1,192 @@
+"""From JSON bytes to hashed events: `consumer.scan` takes the plain ones, `consumer.wire` reads what it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from flexihash.consumer.consumer_errors import EventRejected
+from flexihash.consumer.scan import (
+    FEATURES,
+    IGNORED,
+    LABEL,
+    LEARN,
+    LEFT,
+    UNLABELLED,
+    WEIGHT,
+    Limits,
+    Scanned,
+    pack_names,
+    scan,
+)
+from flexihash.consumer.wire import MAX_WEIGHT, Event, EventFormat, EventReader
+from flexihash.model.features import Batch, hash_features
+from flexihash.model.tasks import Task
+
+FEW_INSTANCES = 3  # so few are parsed in less time than it takes to begin a scan
+
+
+class Decoded(msgspec.Struct, frozen=True):
+    """What N messages hold: B labelled events to learn from, and the reasons against the rest.
+
+    Args:
+        batch: the B events' hashed features.
+        labels, weights: (B,) float64.
+        kept: (B,) int64, each event's place among the messages.
+        rejections: place and reason of each rejected message.
+        n_unlabelled: valid events without a label.
+    """
+
+    batch: Batch
+    labels: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    kept: NDArray[np.int64]
+    rejections: list[tuple[int, EventRejected]]
+    n_unlabelled: int
+
+
+class EventDecoder(EventReader):
+    """Decodes many events of one format for one task.
+
+    Args:
+        n_rows: of the table, a power of two.
+    """
+
+    def __init__(self, format: EventFormat, task: Task, n_rows: int) -> None:
+        super().__init__(format, task)
+        self.n_rows = n_rows
+        self._names = pack_names(self._name_roles())
+        self._limits = self._scan_limits()
+        self._instance_names = pack_names(dict.fromkeys(self.left_out, IGNORED))
+        self._instance_limits = self._limits._replace(is_whole=True, needs_label=False)
+
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+        """Decodes N messages; never raises for what is in them."""
+        if self.format.rules.has_globs:
+            return _read_all(values, range(len(values)), self.decode_one, self.n_rows)
+        scanned = scan(values, self._names, self._limits)
+        return _merge(scanned, _read_all(values, _left(scanned), self.decode_one, self.n_rows))
+
+    def decode_instances(self, values: Sequence[bytes], n_rows: int) -> Decoded:
+        """Decodes N instances, each an object of features, as events whose labels mean nothing.
+
+        Args:
+            n_rows: of the table that answers, a power of two.
+        """
+        if self.format.rules.has_globs or len(values) < FEW_INSTANCES:
+            return _read_all(values, range(len(values)), self.decode_instance, n_rows)
+        scanned = scan(values, self._instance_names, self._instance_limits._replace(n_rows=n_rows))
+        return _merge(scanned, _read_all(values, _left(scanned), self.decode_instance, n_rows))
+
+    def warm_up(self) -> None:
+        """Compiles or loads the compiled part, so that the first event doesn't wait for it."""
+        self.decode([])
+
+    def _name_roles(self) -> dict[str, int]:
+        roles = dict.fromkeys(self.left_out, IGNORED)
+        fields = [(self.format.label_field, LABEL), ("weight", WEIGHT)]
+        if self.format.features_field:
+            fields.append((self.format.features_field, FEATURES))
+        for name, role in fields:
+            roles[name] = roles.get(name, 0) | role
+        return roles
+
+    def _scan_limits(self) -> Limits:
+        rules, labels = self.format.rules, self.task.record
+        return Limits(
+            is_whole=not self.format.features_field,
+            has_ignored=bool(self.left_out),
+            needs_label=True,
+            is_binary=labels.is_binary,
+            lowest=labels.lowest,
+            highest=labels.highest,
+            max_weight=MAX_WEIGHT,
+            max_features=rules.max_features,
+            max_name_bytes=rules.max_key_length,  # a character takes a byte or more
+            max_event_bytes=self.format.max_event_bytes,
+            n_rows=self.n_rows,
+        )
+
+
+def _left(scanned: Scanned) -> list[int]:
+    """The places of the messages that the scan left."""
+    places: list[int] = np.flatnonzero(scanned.outcomes == LEFT).tolist()
+    return places
+
+
+def _read_all(values: Sequence[Any], places: Iterable[int], read: Callable[[Any], Event], n_rows: int) -> Decoded:
+    """Reads the messages at `places`, one by one; `kept` and `rejections` count among all of `values`."""
+    events: list[Event] = []
+    kept: list[int] = []
+    rejections: list[tuple[int, EventRejected]] = []
+    n_unlabelled = 0
+    for place in places:
+        try:
+            event = read(values[place])
+        except EventRejected as rejected:
+            rejections.append((place, rejected))
+            continue
+        if event.label is None:
+            n_unlabelled += 1
+            continue
+        events.append(event)
+        kept.append(place)
+    return Decoded(
+        batch=hash_features([event.features for event in events], n_rows),
+        labels=np.array([event.label for event in events], np.float64),
+        weights=np.array([event.weight for event in events], np.float64),
+        kept=np.array(kept, np.int64),
+        rejections=rejections,
+        n_unlabelled=n_unlabelled,
+    )
+
+
+def _merge(scanned: Scanned, read: Decoded) -> Decoded:
+    """What the scan found and what it left, in the messages' order."""
+    is_kept = scanned.outcomes == LEARN
+    sizes = np.diff(scanned.offsets)
+    labels, weights = scanned.labels, scanned.weights
+    batch = Batch(scanned.rows, scanned.offsets, scanned.values, scanned.is_number)
+    if len(read.kept):
+        is_kept[read.kept] = True
+        sizes[read.kept] = np.diff(read.batch.offsets)
+        labels[read.kept], weights[read.kept] = read.labels, read.weights
+        batch = _weave(batch, read.batch, _spread(read.kept, sizes))
+    offsets = np.zeros(np.count_nonzero(is_kept) + 1, np.int64)
+    np.cumsum(sizes[is_kept], out=offsets[1:])
+    return Decoded(
+        batch=Batch(batch.rows, offsets, batch.values, batch.is_number),
+        labels=labels[is_kept],
+        weights=weights[is_kept],
+        kept=np.flatnonzero(is_kept),
+        rejections=read.rejections,
+        n_unlabelled=int(np.count_nonzero(scanned.outcomes == UNLABELLED)) + read.n_unlabelled,
+    )
+
+
+def _spread(places: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of each feature of all messages, whether its message is at one of `places`. (nnz,)"""
+    is_there = np.zeros(len(sizes), np.bool_)
+    is_there[places] = True
+    return np.repeat(is_there, sizes)
+
+
+def _weave(scanned: Batch, read: Batch, is_read: NDArray[np.bool_]) -> Batch:
+    """The features of both, each next one of `read` where `is_read`; the offsets are still to come."""
+
+    def weave(first: NDArray[Any], second: NDArray[Any]) -> NDArray[Any]:
+        woven = np.empty(len(is_read), first.dtype)
+        woven[is_read] = first
+        woven[~is_read] = second
+        return woven
+
+    return Batch(
+        weave(read.rows, scanned.rows),
+        scanned.offsets,
+        weave(read.values, scanned.values),
+        weave(read.is_number, scanned.is_number),
+    )

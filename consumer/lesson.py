@@ -1,0 +1,139 @@
+"""What becomes of records: they are decoded, learned or rejected, and passed. The same whoever reads them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+
+from flexihash.consumer.decoding import EventDecoder
+from flexihash.consumer.guard import PoisonGuard
+from flexihash.consumer.records import Fetch, Record
+from flexihash.consumer.status import DeadLettersStatus
+from flexihash.consumer.wire import EventFormat
+from flexihash.model.config import ModelConfig
+from flexihash.model.online import OnlineModel
+
+_logger = logging.getLogger(__name__)
+
+
+class Letters(Protocol):
+    """Where rejected records go. What inherits from it need only take and keep them."""
+
+    @property
+    def status(self) -> DeadLettersStatus:
+        """How many are not where they belong."""
+        return DeadLettersStatus()
+
+    def has_room(self) -> bool:
+        """Whether another fetch's records may be sent; else a flush has to come first."""
+        return True
+
+    def send(self, record: Record, stage: str, reason: str, message: str) -> None:
+        """Takes one rejected record; never raises, whatever the broker does."""
+
+    def tend(self) -> None:
+        """Goes on with what failed before, where it is time to; called between fetches. Does not wait for answers."""
+        return
+
+    def flush(self, timeout_s: float) -> None:
+        """Returns once all that were taken are safe.
+
+        Raises:
+            ConsumerError: they are not, yet.
+        """
+
+
+class Lesson:
+    """Teaches a model, fetch by fetch. The numbers are those of `consumer.loop`.
+
+    Args:
+        model: over tables that nobody else writes.
+        letters: where rejected records go.
+        guard: finds records that make the learner die; None where nobody would start it again.
+
+    Attributes:
+        rejected: records rejected so far, by reason.
+        unlabelled: valid events so far that had no label.
+    """
+
+    def __init__(
+        self, model: OnlineModel, decoder: EventDecoder, letters: Letters, guard: PoisonGuard | None = None
+    ) -> None:
+        self.model = model
+        self.letters = letters
+        self.rejected: dict[str, int] = {}
+        self.unlabelled = 0
+        self.configuration = describe_configuration(model.config, decoder.format)
+        self._decoder = decoder
+        self._guard = guard
+
+    def resume(self, metrics: Mapping[str, Any]) -> None:
+        """Goes on counting from what `describe` gave."""
+        self.rejected = dict(metrics.get("rejected", {}))
+        self.unlabelled = int(metrics.get("unlabelled", 0))
+
+    def begin(self, topic: str, topic_id: str | None) -> None:
+        """Names the topic whose records come from here on; `topic_id` is None where a broker gives none."""
+        if self._guard is not None and (poison := self._guard.begin(topic_id or topic)):
+            where = f"{topic}[{poison.partition}]@{poison.offset}"
+            _logger.error("%s made the learner die again and again: from now on it is a dead letter", where)
+
+    def apply(self, fetch: Fetch) -> None:
+        """Learns from one fetch, and moves its partition's position past it."""
+        if self._guard is None:
+            self._apply(fetch)
+            return
+        for part in self._guard.split(fetch):
+            if self._guard.is_poison(part):
+                message = "the learner died each time that it was about to learn from it"
+                self._reject(part.record(0), "learn", "poison", message)
+                self.model.advance(part.partition, part.position)
+                continue
+            with self._guard.applying(part):
+                self._apply(part)
+
+    def count(self, reason: str, n_records: int) -> None:
+        """Adds to the rejected ones."""
+        self.rejected[reason] = self.rejected.get(reason, 0) + n_records
+
+    def describe(self) -> dict[str, Any]:
+        """What a checkpoint's manifest says of the lesson so far: the model's metrics, and the counts."""
+        return {
+            **self.model.report(),
+            "rejected": dict(self.rejected),  # a copy: the thread that writes it comes later than this moment
+            "unlabelled": self.unlabelled,
+            "poison": self._guard.positions() if self._guard else [],
+        }
+
+    def _apply(self, fetch: Fetch) -> None:
+        decoded = self._decoder.decode(fetch.values)  # 2
+        next_offsets = np.array(fetch.offsets, np.int64)[decoded.kept] + 1
+        learned = self.model.learn(decoded.batch, decoded.labels, decoded.weights, fetch.partition, next_offsets)  # 3
+        for index, rejected in decoded.rejections:  # 4
+            self._reject(fetch.record(index), "decode", rejected.reason, str(rejected))
+        for index in decoded.kept[~learned.is_learned]:
+            message = "learning from it would leave the range of float32; nothing of it was learned"
+            self._reject(fetch.record(int(index)), "learn", "not_finite", message)
+        self.unlabelled += decoded.n_unlabelled
+        self.model.advance(fetch.partition, fetch.position)
+
+    def _reject(self, record: Record, stage: str, reason: str, message: str) -> None:
+        self.count(reason, 1)
+        _logger.debug("%s[%d]@%d: %s", record.topic, record.partition, record.offset, message)
+        self.letters.send(record, stage, reason, message)
+
+
+def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str, Any]:
+    """What the tables depend on: all that must be equal for a checkpoint to be gone on from. Limits may change."""
+    return {
+        **msgspec.to_builtins(config),
+        "label_field": format.label_field,
+        "features_field": format.features_field,
+        "ignored_features": list(format.ignored_features),
+        "categorical_features": list(format.rules.categorical_features),
+        "numeric_features": list(format.rules.numeric_features),
+    }

@@ -1,0 +1,134 @@
+"""Where a model stands in a log: its positions, and which cluster and topics they are of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Literal
+
+from flexihash.consumer.consumer_errors import IdentityChanged
+from flexihash.consumer.records import LOST, Identity, Source
+from flexihash.model.checkpoint import Manifest
+from flexihash.model.online import OnlineModel
+
+OnChangedIdentity = Literal["stop", "lose", "keep"]
+
+_logger = logging.getLogger(__name__)
+
+
+class Standing:
+    """The positions of a model in the topic of one source, and those that it has in others.
+
+    Args:
+        model: over tables that nobody else writes.
+        on_changed_identity: what `begin` does where the positions are of another cluster or topic: raise (stop), hand
+            them to the source as lost (lose), or go on with them all the same (keep).
+    """
+
+    def __init__(self, model: OnlineModel, source: Source, on_changed_identity: OnChangedIdentity = "stop") -> None:
+        self.source = source
+        self.cluster_id: str | None = None
+        self.topic_ids: dict[str, str] = {}
+        self._model = model
+        self._on_changed_identity = on_changed_identity
+        self._foreign: dict[str, int] = {}  # positions in other topics that this model has learned from
+
+    def resume(self, manifest: Manifest) -> None:
+        """Takes over the positions of a checkpoint whose tensors the tables already hold."""
+        own, self._foreign = self._divide(manifest.positions)
+        self._model.set_positions(own)
+        self.topic_ids = dict(manifest.topic_ids)
+        self.cluster_id = manifest.cluster_id
+
+    def begin(self) -> Identity:
+        """Has the source begin at the tables' positions, or where it begins a cold start. May be called again.
+
+        Returns:
+            What was found there.
+
+        Raises:
+            ConsumerError: a `retriable` one may be tried again.
+            PositionsLost: the log is another one, or does not go on where the tables stand.
+        """
+        topic, identity = self.source.topic, self.source.identity()
+        positions = self._model.tables.positions()
+        started = self.source.start(self._check(identity, positions))
+        self._tell_jumps(positions, started)
+        self._model.set_positions(started)
+        self.cluster_id = identity.cluster_id or self.cluster_id
+        if identity.topic_id:
+            self.topic_ids[topic] = identity.topic_id
+        return identity
+
+    def refresh(self) -> None:
+        """Takes in partitions that are new.
+
+        Raises:
+            ConsumerError: as `Source.refresh`.
+        """
+        for partition, position in self.source.refresh().items():
+            _logger.info("%s[%d] is new: learning from %d on", self.source.topic, partition, position)
+            self._model.advance(partition, position)
+
+    def version(self) -> tuple[int, Mapping[int, int]]:
+        """What tells two moments of the model apart."""
+        return self._model.n_events, self._model.tables.positions()
+
+    def positions(self) -> dict[str, int]:
+        """Next offsets by ``topic:partition``."""
+        return {**self._foreign, **self._name(self._model.tables.positions())}
+
+    def end_positions(self) -> dict[str, int]:
+        """The log's ends by ``topic:partition``, as far as the source has heard."""
+        return self._name(self.source.end_positions())
+
+    def commit(self, positions: Mapping[str, int]) -> None:
+        """Tells the log how far a checkpoint is."""
+        self.source.commit(self._divide(positions)[0])
+
+    def _name(self, positions: Mapping[int, int]) -> dict[str, int]:
+        return {f"{self.source.topic}:{partition}": position for partition, position in positions.items()}
+
+    def _divide(self, positions: Mapping[str, int]) -> tuple[dict[int, int], dict[str, int]]:
+        """This source's positions by partition, and the others as they are."""
+        own, foreign = {}, {}
+        for key, position in positions.items():
+            topic, _, partition = key.rpartition(":")
+            if topic == self.source.topic:
+                own[int(partition)] = position
+            else:
+                foreign[key] = position
+        return own, foreign
+
+    def _check(self, identity: Identity, positions: dict[int, int]) -> dict[int, int]:
+        """The positions, where they are of this cluster and topic; else what was chosen for that case."""
+        topic = self.source.topic
+        try:
+            if positions:
+                check_identity(topic, self.cluster_id, self.topic_ids.get(topic), identity)
+        except IdentityChanged as changed:
+            if self._on_changed_identity == "stop":
+                raise
+            _logger.warning("%s; going on as chosen", changed)
+            return positions if self._on_changed_identity == "keep" else dict.fromkeys(positions, LOST)
+        return positions
+
+    def _tell_jumps(self, before: Mapping[int, int], after: Mapping[int, int]) -> None:
+        for partition in sorted(before.keys() | after.keys()) if before else ():
+            place = f"{self.source.topic}[{partition}]"
+            left, begun = before.get(partition), after.get(partition)
+            if left is None:
+                _logger.info("%s is new: learning from %s on", place, begun)
+            elif left != begun:
+                _logger.warning("%s goes on at %s instead of %s, as chosen", place, begun, left)
+
+
+def check_identity(topic: str, cluster_id: str | None, topic_id: str | None, found: Identity) -> None:
+    """Compares the ids that positions belong to with those found; None on either side is not known, and passes.
+
+    Raises:
+        IdentityChanged: they differ.
+    """
+    for kind, expected, there in (("cluster", cluster_id, found.cluster_id), ("topic", topic_id, found.topic_id)):
+        if expected and there and expected != there:
+            raise IdentityChanged(kind, topic, expected, there)
