@@ -172,5 +172,7 @@ class LearnLoop:
             self.report.set_state("learning")
 
     def _save(self) -> None:
+        """Saves a last checkpoint, and tells what became of it and of the letters."""
         if self._schedule is not None:
             self._schedule.save_now()
+        self.report.tell()
