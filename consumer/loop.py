@@ -30,7 +30,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 import numpy as np
 
-from flexihash.consumer.consumer_errors import ConsumerError, Fenced, IdentityChanged
+from flexihash.consumer.consumer_errors import ConsumerError, Describe, Fenced, IdentityChanged
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.guard import PoisonGuard
 from flexihash.consumer.records import LOST, Fetch, Identity, Record, Source
@@ -95,6 +95,7 @@ class LearnLoop:
         guard: finds records that make the learner die; None where nobody would start it again.
         on_changed_identity: what `start` does where the positions are of another cluster or topic: raise (stop), hand
             them to the source as lost (lose), or go on with them all the same (keep).
+        describe: words for an error that goes into the status or the log.
     """
 
     def __init__(
@@ -110,6 +111,7 @@ class LearnLoop:
         fence: Fence | None = None,
         guard: PoisonGuard | None = None,
         on_changed_identity: OnChangedIdentity = "stop",
+        describe: Describe = str,
     ) -> None:
         self.model = model
         self.status = LearnerStatus(
@@ -125,6 +127,7 @@ class LearnLoop:
         self._fence = fence
         self._guard = guard
         self._on_changed_identity = on_changed_identity
+        self._describe = describe
         self._give_way = Yielder()
         self._is_requested = False  # the question above was answered with yes, and no save has begun since
         self._foreign_positions: dict[str, int] = {}  # of other topics that this model has learned from
@@ -212,7 +215,7 @@ class LearnLoop:
             try:
                 self._letters.flush(FLUSH_TIMEOUT_S)
             except ConsumerError as error:
-                self._set_state("pausing", str(error))
+                self._set_state("pausing", self._describe(error))
                 self.tend()
                 stop.wait(RETRY_S)
         if self.status.state != "learning":
@@ -284,7 +287,7 @@ class LearnLoop:
         except ConsumerError as error:
             if not error.retriable:
                 raise
-            self._set_state("connecting", str(error))
+            self._set_state("connecting", self._describe(error))
             stop.wait(RETRY_S)
             return []
         if self.status.state != "learning":
@@ -315,7 +318,7 @@ class LearnLoop:
         try:
             self._letters.flush(FLUSH_TIMEOUT_S)  # 5
         except ConsumerError as error:
-            self._fail_checkpoint(time.time(), f"not saved: {error}")
+            self._fail_checkpoint(time.time(), f"not saved: {self._describe(error)}")
             return False
         self.status.dead_letters = self._letters.status
         version = self._version()
@@ -342,7 +345,7 @@ class LearnLoop:
         if saved is None:
             return
         if saved.info is None:
-            self._fail_checkpoint(saved.started_at, str(saved.error))
+            self._fail_checkpoint(saved.started_at, self._describe(saved.error))
             return
         self.status.checkpoint = CheckpointStatus(
             path=str(saved.info.path),
@@ -397,7 +400,7 @@ class LearnLoop:
         except IdentityChanged as changed:
             if self._on_changed_identity == "stop":
                 raise
-            _logger.warning("%s; going on as chosen", changed)
+            _logger.warning("%s; going on as chosen", self._describe(changed))
             return positions if self._on_changed_identity == "keep" else dict.fromkeys(positions, LOST)
         return positions
 

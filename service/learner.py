@@ -20,7 +20,7 @@ import structlog
 from flexihash.consumer.consumer_errors import ConsumerError, Fenced, PositionsLost, TopicNotFound
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.guard import PoisonGuard
-from flexihash.consumer.kafka import KafkaSource, create_topic
+from flexihash.consumer.kafka.source import KafkaSource
 from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.loop import RETRY_S, LearnLoop, describe_configuration
 from flexihash.consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
@@ -31,6 +31,7 @@ from flexihash.model.model_errors import ModelError
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
+from flexihash.service.advice import advise
 from flexihash.service.logs import configure_logs
 from flexihash.service.service_errors import FolderError, LearnerBusy, ServiceError, SettingsError
 from flexihash.service.settings import Settings, load_settings
@@ -69,9 +70,9 @@ class Learner:
         lost: PositionsLost | None = None
         try:
             while (lost := self._work(is_fresh=lost is not None)) is not None:
-                log.warning("a fresh model is started, as chosen by on_lost_position", cause=str(lost))
+                log.warning("a fresh model is started, as chosen by on_lost_position", cause=advise(lost))
         except (ModelError, ConsumerError) as error:
-            self._status.state, self._status.error = "failed", str(error)
+            self._status.state, self._status.error = "failed", advise(error)
             self._publish(self._status)
             raise
         self._status.state, self._status.error = "stopped", None
@@ -83,7 +84,7 @@ class Learner:
         self._status.state = "restoring"
         self._publish(self._status)
         laps = _Laps()
-        fence = Fence(settings.connection, settings.topic, settings.group_id)
+        fence = Fence(settings.kafka_topic, settings.group_id)
         store = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep, _confirm_before_rename(fence))
         directory = self._directory / f"{TABLES_PREFIX}{time.time_ns()}"
         configuration = describe_configuration(settings.model, settings.event_format)
@@ -102,13 +103,13 @@ class Learner:
         saver = Saver(store, tables)
         choice = settings.on_lost_position
         source = _source_class(settings.kafka_client)(
-            settings.connection,
-            settings.topic,
+            settings.kafka_topic,
             settings.group_id,
             settings.start_at,
             on_lost=choice if choice in ("earliest", "latest") else "stop",
+            describe=advise,
         )
-        letters = DeadLetters(settings.connection, settings.topic, settings.dead_letter_dir)
+        letters = DeadLetters(settings.kafka_topic, settings.dead_letter_dir, advise)
         loop = LearnLoop(
             model,
             source,
@@ -121,6 +122,7 @@ class Learner:
             fence,
             self._guard,
             on_changed_identity="keep" if choice == "keep" else "lose" if choice in ("earliest", "latest") else "stop",
+            describe=advise,
         )
         loop.status.pid, loop.status.started_at = self._status.pid, self._status.started_at
         loop.status.tables = directory.name
@@ -163,7 +165,7 @@ class Learner:
                 if error.retriable:
                     self._wait(loop, "connecting", error, RETRY_S)
                 elif isinstance(error, TopicNotFound) and settings.create_topic and not has_begun:
-                    create_topic(settings.connection, settings.topic)
+                    settings.kafka_topic.create()
                 elif (is_lost and settings.on_lost_position == "fresh") or not (is_lost or has_begun):
                     raise
                 else:
@@ -171,9 +173,10 @@ class Learner:
 
     def _wait(self, loop: LearnLoop, state: State, error: ConsumerError, seconds: float | None = None) -> None:
         """Tells the error, and waits for so long, or until told to stop."""
-        if (loop.status.state, loop.status.error) != (state, str(error)):
-            (log.warning if error.retriable else log.error)(state, error=str(error))
-        loop.status.state, loop.status.error = state, str(error)
+        text = advise(error)
+        if (loop.status.state, loop.status.error) != (state, text):
+            (log.warning if error.retriable else log.error)(state, error=text)
+        loop.status.state, loop.status.error = state, text
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         while not self._stop.is_set() and time.monotonic() < deadline:
             loop.report()
@@ -192,7 +195,7 @@ class Learner:
 
 def _source_class(client: str) -> type[KafkaSource]:
     if client == "confluent":
-        from flexihash.consumer.confluent import ConfluentSource
+        from flexihash.consumer.kafka.confluent import ConfluentSource
 
         return ConfluentSource
     return KafkaSource
@@ -253,7 +256,7 @@ def _confirm_before_rename(fence: Fence) -> Callable[[str], None]:
             except Fenced:
                 raise
             except ConsumerError as error:  # the broker is away: whichever learner saves, what it saves is exact
-                log.info("saving without knowing of other learners", error=str(error))
+                log.info("saving without knowing of other learners", error=advise(error))
 
     return confirm
 
@@ -283,6 +286,6 @@ def main() -> int:
     try:
         Learner(settings, stop).run()
     except (ServiceError, ModelError, ConsumerError) as error:
-        log.error(str(error))
+        log.error(advise(error))
         return MUST_MEND
     return 0

@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from flexihash.consumer.files import FileSource
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.loop import LearnLoop, Letters
 from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Record
@@ -34,7 +36,7 @@ def service(broker: KafkaConnection, topic: str, launch: Launch) -> Service:
 
 @pytest.fixture
 def publisher(broker: KafkaConnection, topic: str) -> Iterator[Publisher]:
-    publisher = Publisher(broker, topic)
+    publisher = Publisher(Topic(broker, topic))
     yield publisher
     publisher.close()
 
@@ -72,7 +74,7 @@ def test_malformed_events_become_dead_letters(
     saved = service.post("/v1/checkpoints", None)
     assert saved["events"] == 1
     assert service.status().rejected == {"not_json": 1, "bad_label": 1, "not_an_object": 1}
-    letters = KafkaSource(broker, f"{topic}.dlq")
+    letters = KafkaSource(Topic(broker, f"{topic}.dlq"))
     letters.start({})
     found: list[Record] = []
     deadline = time.monotonic() + 30
@@ -92,7 +94,7 @@ class NoLetters(Letters):
 
 def learn_uninterrupted(connection: KafkaConnection, topic: str, position: int) -> OnlineModel:
     model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS)))
-    source = KafkaSource(connection, topic)
+    source = KafkaSource(Topic(connection, topic))
     loop = LearnLoop(model, source, EventDecoder(EventFormat(), Task.BINARY, N_ROWS), NoLetters())
     loop.start()
     stop = threading.Event()
