@@ -54,11 +54,12 @@ def broker() -> Iterator[str]:
 
 def fill(servers: str, topic: str, messages: Iterable[bytes]) -> None:
     """Creates the topic if need be, and publishes everything; by the faster client where it is installed."""
-    Topic(KafkaConnection(servers), topic).create()
+    filled = Topic(KafkaConnection(servers), topic)
+    filled.create()
     if HAS_CONFLUENT:
         _fill_by_confluent(servers, topic, messages)
         return
-    with Publisher(Topic(KafkaConnection(servers), topic)) as publisher:
+    with Publisher(filled) as publisher:
         for message in messages:
             publisher.send(message)
         publisher.flush()

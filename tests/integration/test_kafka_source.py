@@ -41,7 +41,7 @@ def open_source(request: pytest.FixtureRequest) -> Iterator[OpenSource]:
     def build(
         connection: KafkaConnection, topic: str, group_id: str | None = None, start_at: StartAt = "earliest"
     ) -> KafkaSource:
-        opened.append(request.param(connection, topic, group_id, start_at, max_poll_records=700))
+        opened.append(request.param(Topic(connection, topic), group_id, start_at, max_poll_records=700))
         return opened[-1]
 
     yield build
