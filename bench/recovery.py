@@ -31,7 +31,8 @@ import numpy as np
 
 from bench.processes import WAIT_S, Service
 from bench.topics import broker, fill
-from flexihash.consumer.kafka import KafkaConnection
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
 from flexihash.model import kernel
 from flexihash.model.tables import Tables
@@ -132,7 +133,7 @@ def run(n_rows: int, n_rounds: int) -> dict[str, Any]:
     """Both checkpoints, then the rounds."""
     with broker() as servers, tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         fill(servers, TOPIC, encode(islice(visits(0), N_BACKLOG)))
-        publisher = Publisher(KafkaConnection(servers), TOPIC)
+        publisher = Publisher(Topic(KafkaConnection(servers), TOPIC))
         service = Recovering(servers, n_rows, Path(folder))
         try:
             checkpoints = [measure_checkpoint(service, N_BACKLOG // 4)]

@@ -15,7 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from flexihash.consumer.consumer_errors import BrokerUnavailable
-from flexihash.consumer.kafka import KafkaConnection, create_topic, topic_exists
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
 from flexihash.service.embedded_broker import EmbeddedBroker
 
@@ -53,11 +54,12 @@ def broker() -> Iterator[str]:
 
 def fill(servers: str, topic: str, messages: Iterable[bytes]) -> None:
     """Creates the topic if need be, and publishes everything; by the faster client where it is installed."""
-    create_topic(KafkaConnection(servers), topic)
+    filled = Topic(KafkaConnection(servers), topic)
+    filled.create()
     if HAS_CONFLUENT:
         _fill_by_confluent(servers, topic, messages)
         return
-    with Publisher(KafkaConnection(servers), topic) as publisher:
+    with Publisher(filled) as publisher:
         for message in messages:
             publisher.send(message)
         publisher.flush()
@@ -86,7 +88,7 @@ def _wait_until_up(process: subprocess.Popen[bytes], servers: str) -> None:
         if process.poll() is not None:
             raise SystemExit(f"Apache Kafka ended with {process.returncode}; is KAFKA_HOME right?")
         with contextlib.suppress(BrokerUnavailable):
-            topic_exists(KafkaConnection(servers), "any")
+            Topic(KafkaConnection(servers), "any").exists()
             return
         time.sleep(0.1)
     raise SystemExit(f"Apache Kafka is not up after {START_TIMEOUT_S:.0f} s")

@@ -72,14 +72,7 @@ class Spill:
         try:
             size = os.fstat(file).st_size
             lines = _encode(letters, SEGMENT_BYTES - size)
-            try:
-                _write(file, b"".join(lines))
-                os.fsync(file)
-                if is_new:
-                    sync(self.folder)
-            except OSError:
-                os.ftruncate(file, size)
-                raise
+            self._append(file, size, b"".join(lines), is_new)
         finally:
             os.close(file)
         self._counts[path] = self._counts.get(path, 0) + len(lines)
@@ -120,6 +113,17 @@ class Spill:
             segment.unlink()
             del self._counts[segment]
         sync(self.folder)
+
+    def _append(self, file: int, size: int, content: bytes, is_new: bool) -> None:
+        """All of it, or, where that does not go, nothing."""
+        try:
+            _write(file, content)
+            os.fsync(file)
+            if is_new:
+                sync(self.folder)
+        except OSError:
+            os.ftruncate(file, size)
+            raise
 
     def _open_segment(self) -> Path:
         if self._is_open:

@@ -105,10 +105,11 @@ def explain(error: Exception) -> list[str]:
     from flexihash.consumer.consumer_errors import ConsumerError
     from flexihash.model.model_errors import ModelError
     from flexihash.producer.producer_errors import ProducerError
+    from flexihash.service.advice import advise
     from flexihash.service.service_errors import ServiceError
 
     if isinstance(error, ServiceError | ModelError | ConsumerError | ProducerError):
-        return str(error).splitlines()
+        return advise(error).splitlines()
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return [f"{error.filename}: {error.strerror.lower()}"]
     return []
@@ -420,9 +421,9 @@ def _send(
     from flexihash.service.settings import load_settings
 
     settings = load_settings(topic=topic, bootstrap_servers=bootstrap_servers)
-    with _stop_signals() as stop, Publisher(settings.connection, settings.topic) as publisher:
+    with _stop_signals() as stop, Publisher(settings.kafka_topic) as publisher:
         if create_topic:
-            publisher.create_topic()
+            settings.kafka_topic.create()
         replayed = replay(events, publisher.send, rate, stop=stop, on_progress=on_progress)
         publisher.flush()
     return replayed
@@ -530,7 +531,7 @@ def dead_letters(
     if replay:
         _replay(settings, reason, as_json)
         return
-    found = describe_letters(settings.connection, settings.topic, settings.dead_letter_dir, reason, limit)
+    found = describe_letters(settings.kafka_topic, settings.dead_letter_dir, reason, limit)
     if as_json:
         print(json.dumps(found))
     else:
@@ -544,7 +545,7 @@ def _replay(settings: Settings, reason: str | None, as_json: bool) -> None:
     from flexihash.consumer.replay import replay
 
     with _stop_signals() as stop, _event_progress("replay", None) as on_progress:
-        n_published = replay(settings.connection, settings.topic, reason, on_progress, stop)
+        n_published = replay(settings.kafka_topic, reason, on_progress, stop)
     if as_json:
         print(json.dumps({"topic": settings.topic, "replayed": n_published}))
     else:

@@ -12,17 +12,15 @@ from rich.table import Table
 from rich.text import Text
 
 from flexihash.consumer.consumer_errors import TopicNotFound
-from flexihash.consumer.kafka import KafkaConnection, topic_exists
-from flexihash.consumer.letters import TOPIC_SUFFIX, Letter
+from flexihash.consumer.kafka.topic import Topic
+from flexihash.consumer.letters import Letter
 from flexihash.consumer.replay import LetterBox, read_box
 from flexihash.consumer.spill import read_spill
 
 SHOWN_BYTES = 80  # of a sample's value
 
 
-def describe_letters(
-    connection: KafkaConnection, topic: str, spill_folder: Path, reason: str | None = None, n_samples: int = 3
-) -> dict[str, Any]:
+def describe_letters(topic: Topic, spill_folder: Path, reason: str | None = None, n_samples: int = 3) -> dict[str, Any]:
     """The dead letters of a topic, ready for JSON: counts of each reason, samples, and what lies on the disk.
 
     Args:
@@ -35,15 +33,15 @@ def describe_letters(
         ConsumerError: the broker does not answer, or refuses; or the letters on the disk cannot be read.
     """
     try:
-        box = read_box(connection, topic, n_samples)
+        box = read_box(topic, n_samples)
     except TopicNotFound:
-        if not topic_exists(connection, topic):
-            raise TopicNotFound(topic, connection.bootstrap_servers) from None
-        box = LetterBox(topic)  # nothing was ever rejected
-    folder = spill_folder / (topic + TOPIC_SUFFIX)
+        if not topic.exists():
+            raise TopicNotFound(topic.name, topic.connection.bootstrap_servers) from None
+        box = LetterBox(topic.name)  # nothing was ever rejected
+    folder = spill_folder / topic.dead_letters.name
     spilled = Counter(letter.reason for letter in read_spill(folder) if reason in (None, letter.reason))
     return {
-        "topic": topic + TOPIC_SUFFIX,
+        "topic": topic.dead_letters.name,
         "letters": box.count(reason),
         "replayed": box.count_replayed(reason),
         "reasons": {one: _describe_reason(box, one) for one in box.reasons if reason in (None, one)},

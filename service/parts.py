@@ -31,7 +31,7 @@ class Parts:
         self.metrics = Metrics(self.memory)
         self.decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
         self.checkpoints = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep)
-        self.publisher = Publisher(settings.connection, settings.topic)
+        self.publisher = Publisher(settings.kafka_topic)
         self._threads = CapacityLimiter(MAX_PUBLISHING)
         self._n_publishing = 0
 

@@ -16,6 +16,7 @@ from flexihash.consumer.status import CHECKPOINT_REQUEST, CheckpointStatus
 from flexihash.model.checkpoint import CheckpointInfo, CheckpointUnreadable
 from flexihash.model.features import Batch
 from flexihash.service.access import require_metrics_token, require_token
+from flexihash.service.advice import advise
 from flexihash.service.bodies import (
     JSON,
     NDJSON,
@@ -127,7 +128,7 @@ async def publish(request: Request) -> Response:
     try:
         return _answer(await parts.publish(check_and_publish))
     except ConsumerError as error:
-        detail = f"the events were not published: {error}"
+        detail = f"the events were not published: {advise(error)}"
         raise unavailable(detail, "broker") if error.retriable else Problem(503, detail, reason="broker") from error
 
 

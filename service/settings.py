@@ -17,13 +17,14 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from flexihash.consumer.consumer_errors import ConnectionSettingsError
-from flexihash.consumer.tls import check_certificates, check_identity
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.tls import check_certificates, check_identity
 from flexihash.model.config import ModelConfig
 from flexihash.model.tasks import Task
 from flexihash.service.service_errors import SettingsError
 
 if TYPE_CHECKING:  # these import scikit-learn and kafka-python, which the supervisor must not load
-    from flexihash.consumer.kafka import KafkaConnection
+    from flexihash.consumer.kafka.topic import Topic
     from flexihash.consumer.wire import EventFormat
 
 PREFIX = "FLEXIHASH_"
@@ -268,8 +269,6 @@ class Settings(BaseSettings):
     @property
     def connection(self) -> KafkaConnection:
         """How to reach the brokers."""
-        from flexihash.consumer.kafka import KafkaConnection
-
         return KafkaConnection(
             bootstrap_servers=self.bootstrap_servers,
             security_protocol=self.security_protocol,
@@ -280,6 +279,13 @@ class Settings(BaseSettings):
             ssl_certfile=str(self.ssl_certfile) if self.ssl_certfile else None,
             ssl_keyfile=str(self.ssl_keyfile) if self.ssl_keyfile else None,
         )
+
+    @property
+    def kafka_topic(self) -> Topic:
+        """The topic that is learned, where the brokers are."""
+        from flexihash.consumer.kafka.topic import Topic
+
+        return Topic(self.connection, self.topic)
 
     @property
     def dead_letter_dir(self) -> Path:

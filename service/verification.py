@@ -9,7 +9,8 @@ from threading import Event as StopSignal
 from rich.console import Console
 
 from flexihash.consumer.files import FileSource
-from flexihash.consumer.kafka import KafkaSource
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.records import Source
 from flexihash.consumer.verification import Verdict, verify_checkpoint
 from flexihash.model import checkpoint
@@ -49,7 +50,9 @@ def verify(
 
 def _open_source(topic: str, settings: Settings) -> Source:
     """A file's positions are under its whole path, which no topic's name can be."""
-    return FileSource(Path(topic)) if topic.startswith("/") else KafkaSource(settings.connection, topic)
+    if topic.startswith("/"):
+        return FileSource(Path(topic))
+    return KafkaSource(Topic(settings.connection, topic))
 
 
 def show_verdict(verdict: Verdict) -> None:

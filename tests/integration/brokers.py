@@ -23,7 +23,8 @@ from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import UserScramCredentialUpsertion
 
 from flexihash.consumer.consumer_errors import BrokerUnavailable, TopicNotFound
-from flexihash.consumer.kafka import SECURITY_PROTOCOLS, KafkaConnection, topic_exists
+from flexihash.consumer.kafka.connection import SECURITY_PROTOCOLS, KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 90.0  # 5 s on an idle machine
@@ -132,7 +133,7 @@ class ApacheKafka:
         while monotonic() < deadline:
             assert self._process is not None and self._process.poll() is None, "Apache Kafka ended early"
             with contextlib.suppress(BrokerUnavailable, TopicNotFound):
-                topic_exists(self.connection, "any")
+                Topic(self.connection, "any").exists()
                 return
             sleep(0.1)
         raise AssertionError(f"Apache Kafka is not up after {START_TIMEOUT_S:.0f} s: see {self._folder}.log")
@@ -210,7 +211,7 @@ def delete_topic(connection: KafkaConnection, topic: str) -> None:
     with administer(connection) as admin:
         admin.delete_topics([topic])
     deadline = monotonic() + PATIENCE_S
-    while topic_exists(connection, topic):
+    while Topic(connection, topic).exists():
         assert monotonic() < deadline, f"{topic} is still there"
         sleep(0.05)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 
-from flexihash.consumer.kafka import KafkaConnection
+from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.status import LearnerStatus, read_status
 from tests.integration.brokers import describe_connection
 

@@ -14,7 +14,9 @@ import torch
 
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FileSource
-from flexihash.consumer.kafka import KafkaConnection, create_topic, open_producer, read_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import read_topic
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.lesson import Lesson, Letters
 from flexihash.consumer.letters import read_letter
 from flexihash.consumer.loop import LearnLoop
@@ -180,10 +182,10 @@ def test_malformed_events_leave_no_trace_in_the_model(
     randomness.shuffle(kinds)
     bad_at = dict(zip(sorted(randomness.sample(range(N_GOOD + N_BAD), N_BAD)), kinds, strict=True))
 
-    create_topic(broker, topic_name)
+    Topic(broker, topic_name).create()
     service.start().wait_ready()
     learner = service.status().pid
-    producer = open_producer(broker, topic_name, linger_ms=5, batch_size=256 * 1024, compression_type="lz4")
+    producer = Topic(broker, topic_name).open_producer(linger_ms=5, batch_size=256 * 1024, compression_type="lz4")
     events = iter(good)
     for offset in range(N_GOOD + N_BAD):
         value = KINDS[bad_at[offset]][0] if offset in bad_at else next(events)
@@ -198,7 +200,7 @@ def test_malformed_events_leave_no_trace_in_the_model(
     assert (status.pid, status.state, saved["events"]) == (learner, "learning", N_GOOD)
     assert (status.dead_letters.spilled, status.dead_letters.error) == (0, None)
     expected = {offset: (KINDS[kind][0], KINDS[kind][1]) for offset, kind in bad_at.items()}
-    records = list(read_topic(broker, f"{topic_name}.dlq"))
+    records = list(read_topic(Topic(broker, f"{topic_name}.dlq")))
     assert len(records) == N_BAD
     letters = [letter for record in records if (letter := read_letter(record)) is not None]
     assert {letter.offset: (letter.value, letter.reason) for letter in letters} == expected

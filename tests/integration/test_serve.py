@@ -14,7 +14,9 @@ import torch
 
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FileSource
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.lesson import Lesson, Letters
 from flexihash.consumer.loop import LearnLoop
 from flexihash.consumer.publisher import Publisher
@@ -38,7 +40,7 @@ def service(broker: KafkaConnection, topic: str, launch: Launch) -> Service:
 
 @pytest.fixture
 def publisher(broker: KafkaConnection, topic: str) -> Iterator[Publisher]:
-    publisher = Publisher(broker, topic)
+    publisher = Publisher(Topic(broker, topic))
     yield publisher
     publisher.close()
 
@@ -76,7 +78,7 @@ def test_malformed_events_become_dead_letters(
     saved = service.post("/v1/checkpoints", None)
     assert saved["events"] == 1
     assert service.status().rejected == {"not_json": 1, "bad_label": 1, "not_an_object": 1}
-    letters = KafkaSource(broker, f"{topic}.dlq")
+    letters = KafkaSource(Topic(broker, f"{topic}.dlq"))
     letters.start({})
     found: list[Record] = []
     deadline = time.monotonic() + 30
@@ -96,7 +98,7 @@ class NoLetters(Letters):
 
 def learn_uninterrupted(connection: KafkaConnection, topic: str, position: int) -> OnlineModel:
     model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS)))
-    source = KafkaSource(connection, topic)
+    source = KafkaSource(Topic(connection, topic))
     loop = LearnLoop(
         Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS), NoLetters()), Standing(model, source)
     )

@@ -38,7 +38,9 @@ import msgspec
 import numpy as np
 
 from flexihash.consumer.consumer_errors import ConsumerError
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.status import LearnerStatus, read_status
 from flexihash.consumer.verification import verify_checkpoint
@@ -87,7 +89,7 @@ class Feeder:
     """Publishes events at a steady rate until stopped, whatever becomes of the broker meanwhile."""
 
     def __init__(self, connection: KafkaConnection, topic: str, seed: int) -> None:
-        self._publisher = Publisher(connection, topic)
+        self._publisher = Publisher(Topic(connection, topic))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._feed, args=(make_events(seed),))
         self._thread.start()
@@ -268,7 +270,7 @@ class Soak:
         rng = random.Random(f"{self._report.seed} {number}")
         n_partitions = 1 if number % 2 == 0 else 3
         topic = f"soak-{os.getpid()}-{self._report.seed}-{number}"
-        create_topic(self._connection, topic, n_partitions)
+        Topic(self._connection, topic).create(n_partitions)
         service = Service(self._connection, topic, self._folder / topic, self._extra)
         feeder = Feeder(self._connection, topic, self._report.seed + number)
         try:
@@ -318,7 +320,7 @@ class Soak:
 
     def _read_ends(self, topic: str, n_partitions: int) -> dict[str, int]:
         """The log's ends, found by reading: what a broker lists may be too low."""
-        source = KafkaSource(self._connection, topic)
+        source = KafkaSource(Topic(self._connection, topic))
         source.start({})
         quiet_at = time.monotonic() + 3.0
         while time.monotonic() < quiet_at:
@@ -334,7 +336,7 @@ class Soak:
         assert newest.manifest is not None, newest.problem
         if newest.manifest.positions != ends:
             raise Mismatch(f"{newest.path} ends at {newest.manifest.positions}, the log at {ends}")
-        source = KafkaSource(self._connection, service.topic)
+        source = KafkaSource(Topic(self._connection, service.topic))
         verdict = verify_checkpoint(newest.path, source, ModelConfig(n_rows=N_ROWS), EventFormat())
         source.close()
         if verdict.differences:

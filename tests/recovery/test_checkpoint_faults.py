@@ -15,7 +15,8 @@ import msgspec
 import pytest
 import torch
 
-from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
 from flexihash.model.checkpoint import MANIFEST_FILE, MODEL_FILE, CheckpointStore, _seal, read, read_manifest
 from tests.recovery.soak import Service, make_events
@@ -29,7 +30,7 @@ Damage = Callable[[Path], object]
 @pytest.fixture(scope="module")
 def topic_of_faults(tansu: KafkaConnection) -> str:
     topic = f"faults-{os.getpid()}"
-    create_topic(tansu, topic)
+    Topic(tansu, topic).create()
     return topic
 
 
@@ -39,7 +40,7 @@ def sound(tansu: KafkaConnection, topic_of_faults: str, tmp_path_factory: pytest
     service = Service(tansu, topic_of_faults, tmp_path_factory.mktemp("sound") / "service")
     try:
         service.start()
-        with Publisher(tansu, topic_of_faults) as publisher:
+        with Publisher(Topic(tansu, topic_of_faults)) as publisher:
             events = make_events(seed=1)
             for half in (N_EVENTS // 2, N_EVENTS):
                 publisher.publish(list(islice(events, N_EVENTS // 2)), timeout_s=60)
@@ -221,12 +222,12 @@ def test_a_full_disk_costs_checkpoints_not_learning_and_saving_goes_on_by_itself
     service: Service, tansu: KafkaConnection, small_disk: Path
 ) -> None:
     topic = f"{service.topic}-full"
-    create_topic(tansu, topic)
+    Topic(tansu, topic).create()
     service.topic = topic
     service.extra = {"FLEXIHASH_CHECKPOINT_DIR": str(small_disk)}
     events = make_events(seed=2)
     filler = small_disk / "filler"
-    with Publisher(tansu, topic) as publisher:
+    with Publisher(Topic(tansu, topic)) as publisher:
         publisher.publish(list(islice(events, 1_000)), timeout_s=60)
         service.start()
         service.wait(lambda: has_saved(service, 1_000), "a checkpoint")
