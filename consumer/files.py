@@ -17,7 +17,7 @@ from flexihash.consumer.consumer_errors import FileUnreadable
 from flexihash.consumer.loop import LearnLoop, Letters, describe_configuration
 from flexihash.consumer.records import Fetch, Identity, Record
 from flexihash.consumer.wire import EventDecoder, EventFormat
-from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver

@@ -37,7 +37,7 @@ from flexihash.consumer.records import LOST, Fetch, Identity, Record, Source
 from flexihash.consumer.status import CheckpointStatus, DeadLettersStatus, LearnerStatus
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.consumer.yielding import Yielder
-from flexihash.model.checkpoint import Loaded
+from flexihash.model.checkpoint.store import Loaded
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saved, Saver

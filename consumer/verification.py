@@ -14,8 +14,9 @@ from flexihash.consumer.consumer_errors import PositionOutOfRange
 from flexihash.consumer.loop import REFRESH_S, LearnLoop, Letters, check_identity
 from flexihash.consumer.records import Fetch, Record, Source
 from flexihash.consumer.wire import EventDecoder, EventFormat
-from flexihash.model import checkpoint
-from flexihash.model.checkpoint import Loaded, Manifest
+from flexihash.model.checkpoint.manifest import Manifest
+from flexihash.model.checkpoint.store import Loaded
+from flexihash.model.checkpoint.tensors import read
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
@@ -65,12 +66,12 @@ def verify_checkpoint(
         IdentityChanged: the topic is not the one that was learned.
         PositionOutOfRange: the log does not hold all that has to be learned.
     """
-    tensors, manifest = checkpoint.read(path)
+    tensors, manifest = read(path)
     tables = Tables.create(config)
     model = OnlineModel(tables)
     loop = LearnLoop(model, source, EventDecoder(format, config.task, config.n_rows), _NoLetters())
     if older is not None:
-        loop.resume(Loaded(older, checkpoint.read(older, tables.tensors)[1], tables.tensors, []))
+        loop.resume(Loaded(older, read(older, tables.tensors)[1], tables.tensors, []))
     check_identity(source.topic, manifest.cluster_id, manifest.topic_ids.get(source.topic), source.identity())
     until = {int(key.rpartition(":")[2]): position for key, position in manifest.positions.items()}
     source.start(until)  # or the log would end before it

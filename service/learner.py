@@ -25,7 +25,7 @@ from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.loop import RETRY_S, LearnLoop, describe_configuration
 from flexihash.consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
 from flexihash.consumer.wire import EventDecoder
-from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig, Task
 from flexihash.model.model_errors import ModelError
 from flexihash.model.online import OnlineModel

@@ -17,7 +17,8 @@ from flexihash.consumer.kafka import KafkaConnection, create_topic, open_produce
 from flexihash.consumer.letters import read_letter
 from flexihash.consumer.loop import LearnLoop, Letters
 from flexihash.consumer.wire import EventDecoder, EventFormat
-from flexihash.model.checkpoint import CheckpointStore, read
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.checkpoint.tensors import read
 from flexihash.model.config import ModelConfig, Task
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables

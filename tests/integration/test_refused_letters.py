@@ -33,7 +33,7 @@ from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Record
 from flexihash.consumer.spill import read_spill
 from flexihash.consumer.wire import EventDecoder, EventFormat
-from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig, Task
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver

@@ -19,7 +19,8 @@ from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Record
 from flexihash.consumer.status import LearnerStatus
 from flexihash.consumer.wire import EventDecoder, EventFormat
-from flexihash.model.checkpoint import CheckpointStore, read
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.checkpoint.tensors import read
 from flexihash.model.config import ModelConfig, Task
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables

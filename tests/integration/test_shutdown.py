@@ -12,7 +12,8 @@ import pytest
 
 from flexihash.consumer.kafka import KafkaConnection, create_topic
 from flexihash.consumer.publisher import Publisher
-from flexihash.model.checkpoint import CheckpointStore, verify
+from flexihash.model.checkpoint.manifest import verify
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.producer import encode, replay, synthetic
 from tests.integration.served import Launch, Service
 

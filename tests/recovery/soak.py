@@ -43,7 +43,7 @@ from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.status import LearnerStatus, read_status
 from flexihash.consumer.verification import verify_checkpoint
 from flexihash.consumer.wire import EventFormat
-from flexihash.model.checkpoint import STEPS, CheckpointStore
+from flexihash.model.checkpoint.store import STEPS, CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka

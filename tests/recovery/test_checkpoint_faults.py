@@ -17,7 +17,9 @@ import torch
 
 from flexihash.consumer.kafka import KafkaConnection, create_topic
 from flexihash.consumer.publisher import Publisher
-from flexihash.model.checkpoint import MANIFEST_FILE, MODEL_FILE, CheckpointStore, _seal, read, read_manifest
+from flexihash.model.checkpoint.manifest import MANIFEST_FILE, MODEL_FILE, read_manifest, seal
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.checkpoint.tensors import read
 from tests.recovery.soak import Service, make_events
 
 N_EVENTS = 2_000
@@ -148,7 +150,7 @@ def refuse(service: Service) -> str:
 
 def rewrite_version(path: Path) -> None:
     manifest = msgspec.structs.replace(read_manifest(path), format_version=99)
-    (path / MANIFEST_FILE).write_bytes(_seal(manifest))
+    (path / MANIFEST_FILE).write_bytes(seal(manifest))
 
 
 def test_another_format_version_is_refused(service: Service) -> None:
