@@ -133,7 +133,7 @@ def service(broker: KafkaConnection, topic_name: str, tmp_path: Path) -> Iterato
     limit = str(MAX_EVENT_BYTES)
     service = Service(broker, topic_name, tmp_path, FLEXIHASH_MAX_EVENT_BYTES=limit, FLEXIHASH_CHECKPOINT_SECONDS="2")
     yield service
-    service.end()
+    service.close()
 
 
 def learn_good(path: Path) -> OnlineModel:
