@@ -34,7 +34,7 @@ from flexihash.consumer.schedule import FLUSH_TIMEOUT_S, CheckpointSchedule
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.status import LearnerStatus
 from flexihash.consumer.yielding import Yielder
-from flexihash.model.checkpoint import Loaded
+from flexihash.model.checkpoint.store import Loaded
 
 POLL_S = 0.5
 REFRESH_S = 5.0  # between looks for new partitions, and for a broker that went away

@@ -10,7 +10,7 @@ from flexihash.consumer.consumer_errors import ConsumerError, Describe
 from flexihash.consumer.lesson import Lesson
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.status import CheckpointStatus
-from flexihash.model.checkpoint import Loaded
+from flexihash.model.checkpoint.store import Loaded
 from flexihash.model.saving import Saved, Saver
 
 FLUSH_TIMEOUT_S = 3.0  # less than `consumer.status.STALE_AFTER_S`, as nothing is reported meanwhile

@@ -8,7 +8,7 @@ from typing import Literal
 
 from flexihash.consumer.consumer_errors import Describe, IdentityChanged
 from flexihash.consumer.records import LOST, Identity, Source
-from flexihash.model.checkpoint import Manifest
+from flexihash.model.checkpoint.manifest import Manifest
 from flexihash.model.online import OnlineModel
 
 OnChangedIdentity = Literal["stop", "lose", "keep"]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from flexihash.consumer.files import FileReport
-    from flexihash.producer import Replayed
+    from flexihash.producer.pacing import Replayed
     from flexihash.service.settings import Settings
 
 BROKER_LOOK_S = 0.5
@@ -368,7 +368,7 @@ def produce(
     events, n_events = _open_source(source, limit)
     with _event_progress(source, n_events) as on_progress:
         if out is not None:
-            from flexihash.producer import write
+            from flexihash.producer.ndjson import write
 
             replayed = write(events, out, on_progress=on_progress)
         else:
@@ -395,8 +395,10 @@ def _open_source(source: str, limit: int | None) -> tuple[Iterator[bytes], int |
     """The events' bytes, and how many there will be where that is known."""
     from itertools import islice
 
-    from flexihash.producer import encode, flights, read_events, synthetic
+    from flexihash.producer import flights, synthetic
+    from flexihash.producer.events import encode
     from flexihash.producer.flights import N_FLIGHTS
+    from flexihash.producer.ndjson import read_events
 
     match source:
         case "flights":
@@ -417,7 +419,7 @@ def _send(
 ) -> Replayed:
     """Send until the events or the user's patience end; what was sent before Ctrl-C is on the broker."""
     from flexihash.consumer.publisher import Publisher
-    from flexihash.producer import replay
+    from flexihash.producer.pacing import replay
     from flexihash.service.settings import load_settings
 
     settings = load_settings(topic=topic, bootstrap_servers=bootstrap_servers)

@@ -9,8 +9,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from flexihash.model import checkpoint
-from flexihash.model.checkpoint import CheckpointDamaged, CheckpointStore
+from flexihash.model.checkpoint.checkpoint_errors import CheckpointDamaged
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.checkpoint.tensors import read
 
 
 def inspect_checkpoint(path: Path) -> dict[str, Any]:
@@ -21,7 +22,7 @@ def inspect_checkpoint(path: Path) -> dict[str, Any]:
         that an event ever moved); only ``path`` and ``problem`` where the checkpoint is not sound.
     """
     try:
-        tensors, manifest = checkpoint.read(path)
+        tensors, manifest = read(path)
     except CheckpointDamaged as damage:
         return {"path": str(path), "problem": damage.reason}
     touched = tensors["touched"]

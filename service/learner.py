@@ -29,7 +29,7 @@ from flexihash.consumer.loop import RETRY_S, LearnLoop
 from flexihash.consumer.schedule import CheckpointSchedule
 from flexihash.consumer.standing import OnChangedIdentity, Standing
 from flexihash.consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
-from flexihash.model.checkpoint import CheckpointStore, Loaded
+from flexihash.model.checkpoint.store import CheckpointStore, Loaded
 from flexihash.model.config import ModelConfig
 from flexihash.model.model_errors import ModelError
 from flexihash.model.online import OnlineModel

@@ -9,7 +9,7 @@ from anyio import CapacityLimiter, move_on_after, to_thread
 
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.publisher import Publisher
-from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.service.memory import Memory
 from flexihash.service.monitoring import Metrics
 from flexihash.service.problems import unavailable

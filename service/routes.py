@@ -13,7 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from flexihash.consumer.consumer_errors import ConsumerError
 from flexihash.consumer.status import CHECKPOINT_REQUEST, CheckpointStatus
-from flexihash.model.checkpoint import CheckpointInfo, CheckpointUnreadable
+from flexihash.model.checkpoint.checkpoint_errors import CheckpointUnreadable
+from flexihash.model.checkpoint.store import CheckpointInfo
 from flexihash.model.features import Batch
 from flexihash.service.access import require_metrics_token, require_token
 from flexihash.service.advice import advise

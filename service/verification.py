@@ -13,7 +13,7 @@ from flexihash.consumer.kafka.source import KafkaSource
 from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.records import Source
 from flexihash.consumer.verification import Verdict, verify_checkpoint
-from flexihash.model import checkpoint
+from flexihash.model.checkpoint.manifest import check_configuration, read_manifest
 from flexihash.service.service_errors import SettingsError
 from flexihash.service.settings import Settings, load_settings
 
@@ -31,15 +31,15 @@ def verify(
         SettingsError: the checkpoint has learned from several topics.
         CheckpointMismatch: the older checkpoint is of another configuration.
     """
-    manifest = checkpoint.read_manifest(path)
+    manifest = read_manifest(path)
     topics = {key.rpartition(":")[0] for key in manifest.positions}
     if len(topics) != 1:
         raise SettingsError(f"{path} has learned from {len(topics)} topics: only one can be learned again")
     (topic,) = topics
     if older is not None:
-        found = checkpoint.read_manifest(older).configuration
+        found = read_manifest(older).configuration
         advice = "begin from a checkpoint of the same model"
-        checkpoint.check_configuration(older, manifest.configuration, found, advice)
+        check_configuration(older, manifest.configuration, found, advice)
     settings = load_settings(bootstrap_servers=bootstrap_servers, **manifest.configuration)
     source = _open_source(topic, settings)
     try:

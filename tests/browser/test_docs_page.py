@@ -29,7 +29,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         service = Service(connection, "pages", tmp_path, FLEXIHASH_API_TOKEN=TOKEN)
         service.start().wait_ready()
         yield service
-        service.end()
+        service.close()
 
 
 def test_a_call_is_tried_on_the_documentation_page(service: Service) -> None:

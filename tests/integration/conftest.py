@@ -67,4 +67,4 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
 
     yield make
     for service in services:
-        service.end()
+        service.close()

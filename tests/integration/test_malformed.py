@@ -22,12 +22,14 @@ from flexihash.consumer.letters import read_letter
 from flexihash.consumer.loop import LearnLoop
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.wire import EventFormat
-from flexihash.model.checkpoint import CheckpointStore, read
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.checkpoint.tensors import read
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
-from flexihash.producer import encode, synthetic
+from flexihash.producer import synthetic
+from flexihash.producer.events import encode
 from tests.integration.served import N_ROWS, READY_S, Service
 
 N_GOOD, N_BAD = 100_000, 10_000
@@ -138,7 +140,7 @@ def service(broker: KafkaConnection, topic_name: str, tmp_path: Path) -> Iterato
     limit = str(MAX_EVENT_BYTES)
     service = Service(broker, topic_name, tmp_path, FLEXIHASH_MAX_EVENT_BYTES=limit, FLEXIHASH_CHECKPOINT_SECONDS="2")
     yield service
-    service.end()
+    service.close()
 
 
 def learn_good(path: Path) -> OnlineModel:

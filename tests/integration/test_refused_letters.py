@@ -39,13 +39,14 @@ from flexihash.consumer.schedule import CheckpointSchedule
 from flexihash.consumer.spill import read_spill
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.wire import EventFormat
-from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
 from flexihash.service.embedded_broker import EmbeddedBroker
+from tests.disks import small_disk
 from tests.integration.brokers import USERNAME, ApacheKafka, administer, delete_topic
 from tests.integration.served import Service
 
@@ -90,13 +91,9 @@ def own_kafka(tmp_path: Path) -> Iterator[ApacheKafka]:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 64 KiB, and full but for 4 of them."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("only root may mount a disk")
-    (folder / "ballast").write_bytes(bytes(60 * 1024))
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with small_disk(tmp_path / "disk", "64k") as folder:
+        (folder / "ballast").write_bytes(bytes(60 * 1024))
+        yield folder
 
 
 def send(letters: DeadLetters, *offsets: int, value: bytes = b"x") -> None:
@@ -403,7 +400,7 @@ def test_the_service_survives_its_broker_and_loses_no_letter(
         assert service.status().rejected == {"not_json": 5_101}
         assert service.stop() == 0, service.log
     finally:
-        service.end()
+        service.close()
     found = Counter(offsets(read_all(own_kafka.connection, f"{topic_name}.dlq", 5_101)))
     assert found.keys() == {*range(100, 200), *range(5_200, 10_200), 10_201}
 

@@ -24,12 +24,15 @@ from flexihash.consumer.records import Record
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.status import LearnerStatus
 from flexihash.consumer.wire import EventFormat
-from flexihash.model.checkpoint import CheckpointStore, read
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.checkpoint.tensors import read
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
-from flexihash.producer import encode, replay, synthetic
+from flexihash.producer import synthetic
+from flexihash.producer.events import encode
+from flexihash.producer.pacing import replay
 from tests.integration.served import N_ROWS, READY_S, Launch, Service
 
 

@@ -13,8 +13,11 @@ import pytest
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
-from flexihash.model.checkpoint import CheckpointStore, verify
-from flexihash.producer import encode, replay, synthetic
+from flexihash.model.checkpoint.manifest import verify
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.producer import synthetic
+from flexihash.producer.events import encode
+from flexihash.producer.pacing import replay
 from tests.integration.served import Launch, Service
 
 GRACE_S = 30  # until a container's engine kills; docker-compose.yml gives a minute

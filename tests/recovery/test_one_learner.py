@@ -33,8 +33,8 @@ def test_a_second_learner_of_the_same_checkpoints_is_refused(
         assert first.http.get("/readyz").status_code == 200
         assert first.stop() == 0
     finally:
-        first.end()
-        second.end()
+        first.close()
+        second.close()
 
 
 @pytest.mark.kafka
@@ -58,8 +58,8 @@ def test_a_later_learner_fences_the_earlier(apache_kafka: ApacheKafka, topic_nam
         assert second.http.get("/readyz").status_code == 200
         assert second.stop() == 0
     finally:
-        first.end()
-        second.end()
+        first.close()
+        second.close()
 
 
 @pytest.mark.kafka

@@ -81,7 +81,7 @@ def test_the_service_goes_on_past_an_event_that_aborts_it(
         assert service.status().rejected == {"poison": 1}
         service.stop()
     finally:
-        service.kill()
+        service.close()
     text = (tmp_path / "service" / "log").read_text()
     assert text.count("was killed by SIGABRT") == 2
     assert f"{topic_name}[0]@2 made the learner die again and again" in text
