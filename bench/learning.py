@@ -23,8 +23,8 @@ from bench.results import Row
 from flexihash.consumer.files import FETCH_LINES
 from flexihash.consumer.wire import EventDecoder, EventFormat
 from flexihash.model.config import ModelConfig, Task
-from flexihash.model.metrics import PROBABILITY_CLIP
 from flexihash.model.online import OnlineModel
+from flexihash.model.sums import PROBABILITY_CLIP
 from flexihash.model.tables import Tables
 from flexihash.producer.events import encode
 from flexihash.producer.flights import flights

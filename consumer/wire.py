@@ -18,22 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.consumer.consumer_errors import EventRejected
-from flexihash.consumer.scan import (
-    FEATURES,
-    IGNORED,
-    LABEL,
-    LEARN,
-    LEFT,
-    UNLABELLED,
-    WEIGHT,
-    Limits,
-    Scanned,
-    pack_names,
-    scan,
-)
+from flexihash.consumer.scan.flat_events import LEARN, LEFT, UNLABELLED, Limits
+from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, WEIGHT, pack_names
+from flexihash.consumer.scan.scanner import Scanned, scan
 from flexihash.model.config import Task
 from flexihash.model.features import Batch, Feature, FeatureRules, flatten, hash_features
-from flexihash.model.kernel import LABEL_LIMIT
+from flexihash.model.kernel.losses import LABEL_LIMIT
 from flexihash.model.model_errors import FeatureError, LabelError
 from flexihash.model.online import check_label
 

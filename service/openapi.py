@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from flexihash.consumer.wire import MAX_WEIGHT
 from flexihash.model.config import Task
-from flexihash.model.kernel import LABEL_LIMIT
+from flexihash.model.kernel.losses import LABEL_LIMIT
 from flexihash.service import messages, problems
 from flexihash.service.bodies import JSON, NDJSON
 from flexihash.service.settings import Settings
