@@ -20,7 +20,7 @@ from bench.results import Row
 from bench.topics import HAS_CONFLUENT, NO_CONFLUENT, broker, fill
 from flexihash.consumer.kafka.client import open_consumer
 from flexihash.consumer.kafka.connection import KafkaConnection
-from flexihash.model import kernel
+from flexihash.model.kernel import slots
 from flexihash.model.tables import Tables
 from flexihash.producer.events import encode
 from flexihash.producer.flights import flights
@@ -79,9 +79,9 @@ def learn(servers: str, client: str, n: int, folder: Path) -> tuple[float, float
         service.wait(lambda: service.status().tables is not None)
         tables = Tables.attach(service.memory / str(service.status().tables))
         state = tables.tensors["state"].numpy()
-        service.wait(lambda: state[kernel.EVENTS] > 0)
-        start, start_cpu_s, before = time.perf_counter(), cpu_s(service.pid), state[kernel.EVENTS]
-        service.wait(lambda: state[kernel.EVENTS] >= n)
+        service.wait(lambda: state[slots.EVENTS] > 0)
+        start, start_cpu_s, before = time.perf_counter(), cpu_s(service.pid), state[slots.EVENTS]
+        service.wait(lambda: state[slots.EVENTS] >= n)
         seconds, used_s = time.perf_counter() - start, cpu_s(service.pid) - start_cpu_s
         tables.close()
         return seconds / (n - before), used_s / (n - before)

@@ -24,8 +24,8 @@ from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FETCH_LINES
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
-from flexihash.model.metrics import PROBABILITY_CLIP
 from flexihash.model.online import OnlineModel
+from flexihash.model.sums import PROBABILITY_CLIP
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
 from flexihash.producer.events import encode

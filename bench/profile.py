@@ -2,7 +2,8 @@
 
 py-spy looks into `flexihash learn FILE`, which learns flights several times over, from outside, once it has started.
 Frames below Python are shown too: the kernels are compiled as they are loaded and so have no symbols; they appear as
-addresses above the line of Python that calls them, such as `learn (model/online.py)` or `scan (consumer/scan.py)`.
+addresses above the line of Python that calls them, such as `learn (model/online.py)` or `scan
+(consumer/scan/scanner.py)`.
 """
 
 from __future__ import annotations

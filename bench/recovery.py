@@ -33,7 +33,7 @@ from bench.topics import broker, fill
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
-from flexihash.model import kernel
+from flexihash.model.kernel import slots
 from flexihash.model.tables import Tables
 from flexihash.producer.events import Event, encode
 from flexihash.producer.pacing import replay
@@ -104,7 +104,7 @@ def measure_recovery(service: Recovering) -> dict[str, float]:
     assert status.tables is not None
     tables = Tables.attach(service.memory / status.tables)
     restored_events = status.checkpoint.events
-    service.wait(lambda: bool(tables.tensors["state"][kernel.EVENTS] > restored_events))
+    service.wait(lambda: bool(tables.tensors["state"][slots.EVENTS] > restored_events))
     learned_at = time.time()
     tables.close()
     service.wait(lambda: service.logged("learner", "restored", killed_at) is not None)

@@ -10,19 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.consumer.consumer_errors import EventRejected
-from flexihash.consumer.scan import (
-    FEATURES,
-    IGNORED,
-    LABEL,
-    LEARN,
-    LEFT,
-    UNLABELLED,
-    WEIGHT,
-    Limits,
-    Scanned,
-    pack_names,
-    scan,
-)
+from flexihash.consumer.scan.flat_events import LEARN, LEFT, UNLABELLED, Limits
+from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, WEIGHT, pack_names
+from flexihash.consumer.scan.scanner import Scanned, scan
 from flexihash.consumer.wire import MAX_WEIGHT, Event, EventFormat, EventReader
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.tasks import Task

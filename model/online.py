@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flexihash.model import kernel
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
+from flexihash.model.kernel import losses, stream
+from flexihash.model.kernel.addresses import Events, Memory, Scratch, make_scratch
+from flexihash.model.kernel.experts import DIM
+from flexihash.model.kernel.slots import EVENTS
 from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.tables import METRICS_PREFIX, Tables
 
@@ -54,8 +57,8 @@ class OnlineModel:
             {name.removeprefix(METRICS_PREFIX): tensors[name] for name in tensors if name.startswith(METRICS_PREFIX)},
             tables.config.quantile,
         )
-        self._task = tables.config.task.record.number
-        self._memory = kernel.Memory(
+        self._loss = losses.Loss(tables.config.task.record.number, tables.config.quantile)
+        self._memory = Memory(
             n_rows=tables.config.n_rows,
             table=tensors["table"].data_ptr(),
             touched=tensors["touched"].data_ptr(),
@@ -67,7 +70,7 @@ class OnlineModel:
         self._state = tensors["state"].numpy()
         self._positions = tensors["positions"].numpy()
         self._n_features = 64
-        self._scratch, self._kept = kernel.make_scratch(self._n_features)
+        self._scratch, self._kept = make_scratch(self._n_features)
 
     def __reduce__(self) -> tuple[type[OnlineModel], tuple[Tables]]:
         """Copies by the tables alone: everything else looks into them."""
@@ -80,7 +83,7 @@ class OnlineModel:
     @property
     def n_events(self) -> int:
         """Events learned so far."""
-        return int(self._state[kernel.EVENTS])
+        return int(self._state[EVENTS])
 
     def occupancy(self) -> float:
         """Share of the table's rows that an event ever moved; takes milliseconds on a large table."""
@@ -113,9 +116,7 @@ class OnlineModel:
         for begin in range(0, len(batch), CHUNK_EVENTS):
             end = min(begin + CHUNK_EVENTS, len(batch))
             with self.tables.writing():
-                kernel.learn(
-                    self._task, self.config.quantile, begin, end, events, *to_learn, self._memory, scratch, *found
-                )  # fmt: skip
+                stream.learn(self._loss, begin, end, events, *to_learn, self._memory, scratch, *found)
                 kept = is_learned[begin:end]
                 self.metrics.update(predictions[begin:end][kept], labels[begin:end][kept], weights[begin:end][kept])
                 if next_offsets is not None:
@@ -159,24 +160,24 @@ class OnlineModel:
     def _read(self, batch: Batch) -> tuple[Predictions, NDArray[np.float32]]:
         values = np.empty(len(batch))
         scores = np.empty(len(batch))
-        embeddings = np.empty((len(batch), kernel.DIM), np.float32)
-        kernel.predict(
-            self._task, len(batch), _address(batch), self._memory, self._scratch_for(batch),
+        embeddings = np.empty((len(batch), DIM), np.float32)
+        stream.predict(
+            self._loss, len(batch), _address(batch), self._memory, self._scratch_for(batch),
             *(array.ctypes.data for array in (values, scores, embeddings)),
         )  # fmt: skip
         return Predictions(values, scores), embeddings
 
-    def _scratch_for(self, batch: Batch) -> kernel.Scratch:
+    def _scratch_for(self, batch: Batch) -> Scratch:
         n_features = int(np.diff(batch.offsets).max(initial=0))
         if n_features > self._n_features:
             self._n_features = n_features
-            self._scratch, self._kept = kernel.make_scratch(n_features)
+            self._scratch, self._kept = make_scratch(n_features)
         return self._scratch
 
 
-def _address(batch: Batch) -> kernel.Events:
+def _address(batch: Batch) -> Events:
     """Where the batch lies, for as long as it is kept; the kernel sees no more than that."""
     for array, dtype in zip(msgspec.structs.astuple(batch), BATCH_DTYPES, strict=True):
         if array.dtype != dtype or not array.flags.c_contiguous:
             raise TypeError(f"a batch needs contiguous arrays of {BATCH_DTYPES}, not of {array.dtype}")
-    return kernel.Events(*(array.ctypes.data for array in (batch.rows, batch.offsets, batch.values, batch.is_number)))
+    return Events(*(array.ctypes.data for array in (batch.rows, batch.offsets, batch.values, batch.is_number)))

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from flexihash.model import kernel
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
+from flexihash.model.kernel import activation, aging, calibration, experts, losses, mixture, rows, slots
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
 
@@ -40,12 +40,12 @@ class ReferenceModel(nn.Module):
         super().__init__()
         self.config: ModelConfig = tables.config
         table = tables.tensors["table"].double()
-        self.embeddings = nn.Parameter(table[:, : kernel.DIM].clone())
-        self.weights = nn.Parameter(table[:, kernel.WEIGHTS].clone())
-        self.weight_variances = table[:, kernel.WEIGHT_VARIANCES].clone()
-        self.embedding_variances = table[:, kernel.EMBEDDING_VARIANCES].clone()
-        self.quick = table[:, kernel.QUICK].clone()
-        self.quick_variances = table[:, kernel.QUICK_VARIANCE].clone()
+        self.embeddings = nn.Parameter(table[:, : experts.DIM].clone())
+        self.weights = nn.Parameter(table[:, rows.WEIGHTS].clone())
+        self.weight_variances = table[:, rows.WEIGHT_VARIANCES].clone()
+        self.embedding_variances = table[:, rows.EMBEDDING_VARIANCES].clone()
+        self.quick = table[:, rows.QUICK].clone()
+        self.quick_variances = table[:, rows.QUICK_VARIANCE].clone()
         self.numbers = tables.tensors["numbers"].clone()
         self.touched = tables.tensors["touched"].clone()
         self.state = tables.tensors["state"].clone()
@@ -65,19 +65,19 @@ class ReferenceModel(nn.Module):
         for j in range(int(batch.offsets[event]), int(batch.offsets[event + 1])):
             row = int(batch.rows[j])
             if not batch.is_number[j]:
-                add(row, 1.0, kernel.PLAIN)
+                add(row, 1.0, activation.PLAIN)
                 continue
             count, median, deviation = _move_statistics(float(batch.values[j]), *self.numbers[row].tolist())
             numbers.append((row, (count, median, deviation)))
             t = math.asinh((float(batch.values[j]) - median) / deviation) if deviation > 0 else 0.0
-            t = min(max(t, -kernel.NUMBER_LIMIT), kernel.NUMBER_LIMIT)
-            add(row, t / 2, kernel.PLAIN)
-            for kind, per_unit, first in kernel.GRIDS:
-                at = (t + kernel.NUMBER_LIMIT) * per_unit
+            t = min(max(t, -activation.NUMBER_LIMIT), activation.NUMBER_LIMIT)
+            add(row, t / 2, activation.PLAIN)
+            for kind, per_unit, first in activation.GRIDS:
+                at = (t + activation.NUMBER_LIMIT) * per_unit
                 below = math.floor(at)
                 for knot, share in ((below, 1 - (at - below)), (below + 1, at - below)):
                     if share > 0:
-                        add(kernel.mix_row(row, first + knot, self.config.n_rows), share, kind)
+                        add(activation.mix_row(row, first + knot, self.config.n_rows), share, kind)
         return Activations(rows, torch.tensor(values, dtype=torch.float64), kinds, numbers)
 
     def forward(self, activations: Activations) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
@@ -86,19 +86,19 @@ class ReferenceModel(nn.Module):
         The leaves are copies per activation, (A, DIM) and (A, N_EXPERTS): a row that is active twice moves twice.
         """
         rows = torch.tensor(activations.rows, dtype=torch.int64)
-        sees = torch.from_numpy(kernel.SEES).double()
+        sees = torch.from_numpy(activation.SEES).double()
         kinds = torch.tensor(activations.kinds, dtype=torch.int64)
         values = activations.values[:, None] * sees[:, kinds].T  # (A, N_EXPERTS)
         embeddings = self.embeddings[rows].detach().requires_grad_()
         weights = self.weights[rows].detach().requires_grad_()
-        parts = embeddings.view(-1, kernel.N_EXPERTS, kernel.EXPERT_DIM) * values[:, :, None]
+        parts = embeddings.view(-1, experts.N_EXPERTS, experts.EXPERT_DIM) * values[:, :, None]
         total = parts.sum(0)  # (N_EXPERTS, EXPERT_DIM)
-        z = self.state[kernel.BIAS : kernel.BIAS_VARIANCE] + (weights * values).sum(0)
+        z = self.state[slots.BIAS : slots.BIAS_VARIANCE] + (weights * values).sum(0)
         z = z + 0.5 * (total.square().sum(1) - parts.square().sum((0, 2)))
         quick = self._age(rows)[0] * activations.values
-        is_quick = torch.zeros(kernel.N_EXPERTS, dtype=torch.float64)
-        is_quick[kernel.QUICK_EXPERT] = 1.0
-        z = z + is_quick * (quick.sum() + self.state[kernel.QUICK_BIAS] * kernel.FORGET_BIAS)
+        is_quick = torch.zeros(experts.N_EXPERTS, dtype=torch.float64)
+        is_quick[experts.QUICK_EXPERT] = 1.0
+        z = z + is_quick * (quick.sum() + self.state[slots.QUICK_BIAS] * aging.FORGET_BIAS)
         return z, total.reshape(-1).detach(), (embeddings, weights)
 
     def learn(self, batch: Batch, event: int, label: float, weight: float = 1.0) -> float:
@@ -106,57 +106,57 @@ class ReferenceModel(nn.Module):
         activations = self.activate(batch, event)
         rows = torch.tensor(activations.rows, dtype=torch.int64)
         z, _, leaves = self.forward(activations)
-        slopes = [torch.autograd.grad(z[e], leaves, retain_graph=True) for e in range(kernel.N_EXPERTS)]
+        slopes = [torch.autograd.grad(z[e], leaves, retain_graph=True) for e in range(experts.N_EXPERTS)]
         z = z.detach()
         variances = self._drift(rows)
         spread = self._spread(slopes, variances, activations, rows)
         binary = self.config.task is Task.BINARY
         moderated = z / (1 + math.pi / 8 * spread).sqrt() if binary else z
-        mixing = self.state[kernel.MIX : kernel.MIX_COVARIANCE]
+        mixing = self.state[slots.MIX : slots.MIX_COVARIANCE]
         mixed = float(mixing @ moderated)
         if self.config.task in (Task.BINARY, Task.COUNTS):
-            mixed = min(max(mixed, -kernel.SCORE_LIMIT), kernel.SCORE_LIMIT)
+            mixed = min(max(mixed, -losses.SCORE_LIMIT), losses.SCORE_LIMIT)
         prediction = self._link(mixed)
         for row, moved in activations.numbers:
             self.numbers[row] = torch.tensor(moved, dtype=torch.float64)
         y = self._standardize(label, weight)
-        residuals = self.state[kernel.RESIDUAL : kernel.MIX]
+        residuals = self.state[slots.RESIDUAL : slots.MIX]
         g, h = self._differentiate(mixed, y, float(residuals[-1]))
         if binary:
             self._calibrate(mixed, y, weight)
         steps, shrinks = [], []
-        for e in range(kernel.N_EXPERTS):
+        for e in range(experts.N_EXPERTS):
             ge, he = self._differentiate(float(moderated[e]), y, float(residuals[e]))
             self._move_residual(e, float(moderated[e]) - y, weight, he * float(spread[e]))
             ge, he = ge * weight, he * weight
             f = 1 / (1 + he * float(spread[e]))
             if self.config.task is Task.COUNTS:
-                bound = kernel.COUNT_MOVE_LIMIT / (f * float(spread[e]))
+                bound = losses.COUNT_MOVE_LIMIT / (f * float(spread[e]))
                 ge = min(max(ge, -bound), bound)
             steps.append(ge * f)
             shrinks.append(he * f)
-        self._move_residual(kernel.N_EXPERTS, mixed - y, weight, 0.0)
+        self._move_residual(experts.N_EXPERTS, mixed - y, weight, 0.0)
         self._move_biases(steps, shrinks)
         self._move_rows(rows, activations, slopes, variances, steps, shrinks)
         self._move_mixing(moderated, g * weight, h * weight)
-        self.state[kernel.EVENTS] += 1
+        self.state[slots.EVENTS] += 1
         return prediction
 
     def _age(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Quick weights and their variances as of the next event: they fall back to zero and to the prior."""
-        elapsed = self.state[kernel.EVENTS] + 1 - self.touched[rows]
-        forget = torch.exp(-elapsed / kernel.QUICK_EVENTS)
-        return self.quick[rows] * forget, kernel.PRIOR_QUICK + (
-            self.quick_variances[rows] - kernel.PRIOR_QUICK
+        elapsed = self.state[slots.EVENTS] + 1 - self.touched[rows]
+        forget = torch.exp(-elapsed / aging.QUICK_EVENTS)
+        return self.quick[rows] * forget, aging.PRIOR_QUICK + (
+            self.quick_variances[rows] - aging.PRIOR_QUICK
         ) * forget.square()
 
     def _drift(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Variances of embeddings and weights, (A, N_EXPERTS) each, grown by their drift up to the prior."""
-        embeddings = self.embedding_variances[rows] + torch.from_numpy(kernel.DRIFT_EMBEDDING).double()
-        weights = self.weight_variances[rows] + torch.from_numpy(kernel.DRIFT_WEIGHT).double()
+        embeddings = self.embedding_variances[rows] + torch.from_numpy(experts.DRIFT_EMBEDDING).double()
+        weights = self.weight_variances[rows] + torch.from_numpy(experts.DRIFT_WEIGHT).double()
         return (
-            embeddings.minimum(torch.from_numpy(kernel.PRIOR_EMBEDDING).double()),
-            weights.minimum(torch.from_numpy(kernel.PRIOR_WEIGHT).double()),
+            embeddings.minimum(torch.from_numpy(experts.PRIOR_EMBEDDING).double()),
+            weights.minimum(torch.from_numpy(experts.PRIOR_WEIGHT).double()),
         )
 
     def _spread(
@@ -167,33 +167,33 @@ class ReferenceModel(nn.Module):
         rows: Tensor,
     ) -> Tensor:
         """s = sum v a^2 for each expert."""
-        spread = self.state[kernel.BIAS_VARIANCE : kernel.QUICK_BIAS] + kernel.DRIFT_BIAS
+        spread = self.state[slots.BIAS_VARIANCE : slots.QUICK_BIAS] + aging.DRIFT_BIAS
         for e, (by_embedding, by_weight) in enumerate(slopes):
             spread[e] += (variances[0][:, e] * by_embedding.square().sum(1)).sum()
             spread[e] += (variances[1] * by_weight.square()).sum()
-        spread[kernel.QUICK_EXPERT] += (self._age(rows)[1] * activations.values.square()).sum()
-        spread[kernel.QUICK_EXPERT] += self._quick_bias_variance()
+        spread[experts.QUICK_EXPERT] += (self._age(rows)[1] * activations.values.square()).sum()
+        spread[experts.QUICK_EXPERT] += self._quick_bias_variance()
         return spread
 
     def _quick_bias_variance(self) -> float:
-        grown = float(self.state[kernel.QUICK_BIAS_VARIANCE]) - kernel.PRIOR_QUICK_BIAS
-        return kernel.PRIOR_QUICK_BIAS + grown * kernel.FORGET_BIAS**2
+        grown = float(self.state[slots.QUICK_BIAS_VARIANCE]) - aging.PRIOR_QUICK_BIAS
+        return aging.PRIOR_QUICK_BIAS + grown * aging.FORGET_BIAS**2
 
     def _deviation(self) -> float:
-        known = float(self.state[kernel.LABEL_WEIGHT]) > 1
-        return math.sqrt(max(float(self.state[kernel.LABEL_VARIANCE]), 1e-12)) if known else 1.0
+        known = float(self.state[slots.LABEL_WEIGHT]) > 1
+        return math.sqrt(max(float(self.state[slots.LABEL_VARIANCE]), 1e-12)) if known else 1.0
 
     def _log_rate(self) -> float:
-        weight, mean = self.state[kernel.LABEL_WEIGHT : kernel.LABEL_VARIANCE].tolist()
+        weight, mean = self.state[slots.LABEL_WEIGHT : slots.LABEL_VARIANCE].tolist()
         return math.log((mean * weight + 1) / (weight + 1))
 
     def _knots(self, mixed: float) -> tuple[int, float, float]:
         """The knot below, the share of the one above, and the calibrated logit."""
-        at = (mixed - kernel.CURVE_LOW) / kernel.CURVE_STEP
-        at = min(max(at, 0.0), kernel.N_KNOTS - 1.000001)
+        at = (mixed - calibration.CURVE_LOW) / calibration.CURVE_STEP
+        at = min(max(at, 0.0), slots.N_KNOTS - 1.000001)
         below = math.floor(at)
-        curve = self.state[kernel.CURVE : kernel.CURVE_VARIANCE]
-        beyond = mixed - (kernel.CURVE_LOW + at * kernel.CURVE_STEP)
+        curve = self.state[slots.CURVE : slots.CURVE_VARIANCE]
+        beyond = mixed - (calibration.CURVE_LOW + at * calibration.CURVE_STEP)
         logit = float(torch.lerp(curve[below], curve[below + 1], at - below)) + beyond
         return below, at - below, logit
 
@@ -202,33 +202,33 @@ class ReferenceModel(nn.Module):
             return 1 / (1 + math.exp(-self._knots(mixed)[2]))
         if self.config.task is Task.COUNTS:
             return math.exp(mixed + self._log_rate())
-        return float(self.state[kernel.LABEL_MEAN]) + self._deviation() * mixed
+        return float(self.state[slots.LABEL_MEAN]) + self._deviation() * mixed
 
     def _standardize(self, label: float, weight: float) -> float:
         """The label as the task learns it, after the label statistics have seen it."""
         state = self.state
         if weight > 0:
-            state[kernel.LABEL_WEIGHT] += weight
-            delta = label - float(state[kernel.LABEL_MEAN])
-            share = weight / float(state[kernel.LABEL_WEIGHT])
-            state[kernel.LABEL_MEAN] += delta * share
+            state[slots.LABEL_WEIGHT] += weight
+            delta = label - float(state[slots.LABEL_MEAN])
+            share = weight / float(state[slots.LABEL_WEIGHT])
+            state[slots.LABEL_MEAN] += delta * share
             if share < 1:
-                square = delta * (label - float(state[kernel.LABEL_MEAN]))
-                state[kernel.LABEL_VARIANCE] += (square - float(state[kernel.LABEL_VARIANCE])) * share
+                square = delta * (label - float(state[slots.LABEL_MEAN]))
+                state[slots.LABEL_VARIANCE] += (square - float(state[slots.LABEL_VARIANCE])) * share
         if self.config.task in (Task.BINARY, Task.COUNTS):
             return label
-        return (label - float(state[kernel.LABEL_MEAN])) / self._deviation()
+        return (label - float(state[slots.LABEL_MEAN])) / self._deviation()
 
     def _differentiate(self, z: float, y: float, residual: float) -> tuple[float, float]:
         """Gradient and curvature of the task's loss at z."""
         quantile = self.config.quantile
         match self.config.task:
             case Task.BINARY:
-                p = 1 / (1 + math.exp(-min(max(z, -kernel.SCORE_LIMIT), kernel.SCORE_LIMIT)))
-                return p - y, max(p * (1 - p), kernel.CURVATURE_FLOOR)
+                p = 1 / (1 + math.exp(-min(max(z, -losses.SCORE_LIMIT), losses.SCORE_LIMIT)))
+                return p - y, max(p * (1 - p), losses.CURVATURE_FLOOR)
             case Task.COUNTS:
-                rate = math.exp(min(max(z, -kernel.SCORE_LIMIT), kernel.SCORE_LIMIT) + self._log_rate())
-                return rate - y, max(rate, kernel.CURVATURE_FLOOR)
+                rate = math.exp(min(max(z, -losses.SCORE_LIMIT), losses.SCORE_LIMIT) + self._log_rate())
+                return rate - y, max(rate, losses.CURVATURE_FLOOR)
             case Task.QUANTILE:
                 return ((y < z) - quantile) / residual, quantile * (1 - quantile) / residual**2
             case _:
@@ -241,31 +241,31 @@ class ReferenceModel(nn.Module):
             size = max(-error * self.config.quantile, error * (1 - self.config.quantile))
         else:
             return
-        at = kernel.RESIDUAL + e
-        moved = float(self.state[at]) + min(kernel.RESIDUAL_RATE * weight, 1.0) * (size - float(self.state[at]))
-        self.state[at] = max(moved, kernel.RESIDUAL_FLOOR)
+        at = slots.RESIDUAL + e
+        moved = float(self.state[at]) + min(losses.RESIDUAL_RATE * weight, 1.0) * (size - float(self.state[at]))
+        self.state[at] = max(moved, losses.RESIDUAL_FLOOR)
 
     def _calibrate(self, mixed: float, y: float, weight: float) -> None:
         below, share, logit = self._knots(mixed)
         p = 1 / (1 + math.exp(-logit))
         knots = torch.tensor([below, below + 1])
         a = torch.tensor([1 - share, share], dtype=torch.float64)
-        v = self.state[kernel.CURVE_VARIANCE + knots]
-        h = max(p * (1 - p), kernel.CURVATURE_FLOOR) * weight
+        v = self.state[slots.CURVE_VARIANCE + knots]
+        h = max(p * (1 - p), losses.CURVATURE_FLOOR) * weight
         f = 1 / (1 + h * float((v * a.square()).sum()))
-        self.state[kernel.CURVE + knots] -= v * a * (p - y) * weight * f
-        shrunk = v - v.square() * a.square() * h * f + kernel.DRIFT_CURVE
-        self.state[kernel.CURVE_VARIANCE + knots] = shrunk.clamp(max=kernel.PRIOR_CURVE)
+        self.state[slots.CURVE + knots] -= v * a * (p - y) * weight * f
+        shrunk = v - v.square() * a.square() * h * f + calibration.DRIFT_CURVE
+        self.state[slots.CURVE_VARIANCE + knots] = shrunk.clamp(max=calibration.PRIOR_CURVE)
 
     def _move_biases(self, steps: list[float], shrinks: list[float]) -> None:
-        for e in range(kernel.N_EXPERTS):
-            v = float(self.state[kernel.BIAS_VARIANCE + e]) + kernel.DRIFT_BIAS
-            self.state[kernel.BIAS + e] -= v * steps[e]
-            self.state[kernel.BIAS_VARIANCE + e] = v - v * v * shrinks[e]
+        for e in range(experts.N_EXPERTS):
+            v = float(self.state[slots.BIAS_VARIANCE + e]) + aging.DRIFT_BIAS
+            self.state[slots.BIAS + e] -= v * steps[e]
+            self.state[slots.BIAS_VARIANCE + e] = v - v * v * shrinks[e]
         v = self._quick_bias_variance()
-        quick = float(self.state[kernel.QUICK_BIAS]) * kernel.FORGET_BIAS
-        self.state[kernel.QUICK_BIAS] = quick - v * steps[kernel.QUICK_EXPERT]
-        self.state[kernel.QUICK_BIAS_VARIANCE] = v - v * v * shrinks[kernel.QUICK_EXPERT]
+        quick = float(self.state[slots.QUICK_BIAS]) * aging.FORGET_BIAS
+        self.state[slots.QUICK_BIAS] = quick - v * steps[experts.QUICK_EXPERT]
+        self.state[slots.QUICK_BIAS_VARIANCE] = v - v * v * shrinks[experts.QUICK_EXPERT]
 
     @torch.no_grad()
     def _move_rows(
@@ -281,10 +281,10 @@ class ReferenceModel(nn.Module):
         quick, quick_variances = self._age(rows)
         self.embedding_variances[rows], self.weight_variances[rows] = variances
         self.quick[rows], self.quick_variances[rows] = quick, quick_variances
-        self.touched[rows] = int(self.state[kernel.EVENTS]) + 1
+        self.touched[rows] = int(self.state[slots.EVENTS]) + 1
         for j, row in enumerate(activations.rows):
             for e, (by_embedding, by_weight) in enumerate(slopes):
-                elements = slice(e * kernel.EXPERT_DIM, (e + 1) * kernel.EXPERT_DIM)
+                elements = slice(e * experts.EXPERT_DIM, (e + 1) * experts.EXPERT_DIM)
                 a = by_embedding[j, elements]
                 v = float(self.embedding_variances[row, e])
                 self.embeddings[row, elements] -= v * a * steps[e]
@@ -295,17 +295,17 @@ class ReferenceModel(nn.Module):
                 self.weight_variances[row, e] -= v * v * w * w * shrinks[e]
             x = float(activations.values[j])
             v = float(self.quick_variances[row])
-            self.quick[row] -= v * x * steps[kernel.QUICK_EXPERT]
-            self.quick_variances[row] -= v * v * x * x * shrinks[kernel.QUICK_EXPERT]
+            self.quick[row] -= v * x * steps[experts.QUICK_EXPERT]
+            self.quick_variances[row] -= v * v * x * x * shrinks[experts.QUICK_EXPERT]
 
     def _move_mixing(self, moderated: Tensor, g: float, h: float) -> None:
-        covariance = self.state[kernel.MIX_COVARIANCE : kernel.CURVE].view(kernel.N_EXPERTS, kernel.N_EXPERTS)
+        covariance = self.state[slots.MIX_COVARIANCE : slots.CURVE].view(experts.N_EXPERTS, experts.N_EXPERTS)
         cross = covariance @ moderated
         f = 1 / (1 + h * float(moderated @ cross))
-        self.state[kernel.MIX : kernel.MIX_COVARIANCE] -= cross * g * f
+        self.state[slots.MIX : slots.MIX_COVARIANCE] -= cross * g * f
         covariance -= torch.outer(cross, cross) * h * f
-        drifting = covariance.diagonal() < kernel.PRIOR_MIX
-        covariance.diagonal()[drifting] += kernel.DRIFT_MIX
+        drifting = covariance.diagonal() < mixture.PRIOR_MIX
+        covariance.diagonal()[drifting] += mixture.DRIFT_MIX
 
 
 def _move_statistics(x: float, count: float, median: float, deviation: float) -> tuple[float, float, float]:
@@ -314,7 +314,7 @@ def _move_statistics(x: float, count: float, median: float, deviation: float) ->
     delta = x - median
     if count == 1:
         return count, x, deviation
-    rate = 1 / min(count, kernel.NUMBER_MEMORY)
+    rate = 1 / min(count, activation.NUMBER_MEMORY)
     if count <= 10:
         return count, median + delta / count, deviation + (abs(delta) - deviation) / count
     if deviation > 0:

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 import torch
-from numba import njit
 
-from flexihash.model import kernel
 from flexihash.model.checkpoint.checkpoint_errors import CheckpointError
 from flexihash.model.checkpoint.store import CheckpointInfo, CheckpointStore
+from flexihash.model.compiled import entry
 from flexihash.model.config import ModelConfig
+from flexihash.model.kernel import rows, slots
 from flexihash.model.tables import Tables
 
 FEW_ROWS = 1 << 15  # and
@@ -22,7 +22,7 @@ MAX_PASSES = 10  # of a preparation: where learning outruns copying, more do not
 ROW_TENSORS = ("table", "numbers", "touched")  # copied row by row; the others are small and copied whole
 
 
-@njit(cache=True, nogil=True)
+@entry
 def _copy_changed(since, block_rows, blocks, table, numbers, touched, to_table, to_numbers, to_touched):  # type: ignore[no-untyped-def]
     n = 0
     for block in range(len(blocks)):
@@ -55,7 +55,7 @@ class Shadow:
 
     def now(self) -> int:
         """The tables' clock: events learned. To be read between chunks."""
-        return int(self._tables.tensors["state"][kernel.EVENTS])
+        return int(self._tables.tensors["state"][slots.EVENTS])
 
     def approach(self, now: int) -> None:
         """Copies the rows that changed until `now` while others change: those are copied again the next time."""
@@ -75,7 +75,7 @@ class Shadow:
         live = self._tables.tensors
         n_rows: int = _copy_changed(
             self._since,
-            kernel.BLOCK_ROWS,
+            rows.BLOCK_ROWS,
             self._tables.blocks,
             *(live[name].numpy() for name in ROW_TENSORS),
             *(self.tensors[name].numpy() for name in ROW_TENSORS),

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flexihash.model import kernel
 from flexihash.model.config import ModelConfig
+from flexihash.model.kernel import activation, aging, calibration, experts, mixture, rows, slots
 from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import ConfigurationError, TablesHeld
 
@@ -37,10 +37,10 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
     statistics, mixture, calibration curve. ``positions``: the next offset per partition, -1 where none is known.
     """
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
-        "table": ((config.n_rows, kernel.RECORD_WIDTH), torch.float32),
-        "numbers": ((config.n_rows, kernel.N_NUMBER_FIELDS), torch.float64),
+        "table": ((config.n_rows, rows.RECORD_WIDTH), torch.float32),
+        "numbers": ((config.n_rows, activation.N_NUMBER_FIELDS), torch.float64),
         "touched": ((config.n_rows,), torch.int64),
-        "state": ((kernel.STATE_WIDTH,), torch.float64),
+        "state": ((slots.STATE_WIDTH,), torch.float64),
         "positions": ((MAX_PARTITIONS,), torch.int64),
     }
     for name, shape in ProgressiveMetrics.layout(config.task).items():
@@ -61,7 +61,7 @@ class Tables:
         self.config = config
         self.tensors = dict(tensors)
         self.directory = directory
-        self.blocks = np.zeros(-(-config.n_rows // kernel.BLOCK_ROWS), np.int64)
+        self.blocks = np.zeros(-(-config.n_rows // rows.BLOCK_ROWS), np.int64)
         self._locks = [_open_lock(directory / name) for name in (GATE_FILE, LOCK_FILE)] if directory else []
 
     @classmethod
@@ -202,20 +202,20 @@ def _size_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
 
 def _initialize_table(table: NDArray[np.float32], config: ModelConfig) -> None:
     rng = np.random.default_rng(config.seed)
-    table[:, : kernel.DIM] = rng.standard_normal((config.n_rows, kernel.DIM)) * kernel.INITIAL_DEVIATION
-    table[:, kernel.WEIGHT_VARIANCES] = kernel.PRIOR_WEIGHT
-    table[:, kernel.EMBEDDING_VARIANCES] = kernel.PRIOR_EMBEDDING
-    table[:, kernel.QUICK_VARIANCE] = kernel.PRIOR_QUICK
+    table[:, : experts.DIM] = rng.standard_normal((config.n_rows, experts.DIM)) * experts.INITIAL_DEVIATION
+    table[:, rows.WEIGHT_VARIANCES] = experts.PRIOR_WEIGHT
+    table[:, rows.EMBEDDING_VARIANCES] = experts.PRIOR_EMBEDDING
+    table[:, rows.QUICK_VARIANCE] = aging.PRIOR_QUICK
 
 
 def _initialize_state(state: NDArray[np.float64]) -> None:
-    state[kernel.LABEL_VARIANCE] = 1.0
-    state[kernel.BIAS_VARIANCE : kernel.BIAS_VARIANCE + kernel.N_EXPERTS] = kernel.PRIOR_BIAS
-    state[kernel.QUICK_BIAS_VARIANCE] = kernel.PRIOR_QUICK_BIAS
-    state[kernel.RESIDUAL : kernel.RESIDUAL + kernel.N_EXPERTS + 1] = 1.0
-    state[kernel.MIX : kernel.MIX + kernel.N_EXPERTS] = 1.0 / kernel.N_EXPERTS
-    mix_covariance = state[kernel.MIX_COVARIANCE : kernel.CURVE].reshape(kernel.N_EXPERTS, kernel.N_EXPERTS)
-    np.fill_diagonal(mix_covariance, kernel.PRIOR_MIX)
-    knots = kernel.CURVE_LOW + kernel.CURVE_STEP * np.arange(kernel.N_KNOTS)
-    state[kernel.CURVE : kernel.CURVE + kernel.N_KNOTS] = knots
-    state[kernel.CURVE_VARIANCE : kernel.CURVE_VARIANCE + kernel.N_KNOTS] = kernel.PRIOR_CURVE
+    state[slots.LABEL_VARIANCE] = 1.0
+    state[slots.BIAS_VARIANCE : slots.BIAS_VARIANCE + experts.N_EXPERTS] = aging.PRIOR_BIAS
+    state[slots.QUICK_BIAS_VARIANCE] = aging.PRIOR_QUICK_BIAS
+    state[slots.RESIDUAL : slots.RESIDUAL + experts.N_EXPERTS + 1] = 1.0
+    state[slots.MIX : slots.MIX + experts.N_EXPERTS] = 1.0 / experts.N_EXPERTS
+    mix_covariance = state[slots.MIX_COVARIANCE : slots.CURVE].reshape(experts.N_EXPERTS, experts.N_EXPERTS)
+    np.fill_diagonal(mix_covariance, mixture.PRIOR_MIX)
+    knots = calibration.CURVE_LOW + calibration.CURVE_STEP * np.arange(slots.N_KNOTS)
+    state[slots.CURVE : slots.CURVE + slots.N_KNOTS] = knots
+    state[slots.CURVE_VARIANCE : slots.CURVE_VARIANCE + slots.N_KNOTS] = calibration.PRIOR_CURVE

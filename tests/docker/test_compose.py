@@ -57,7 +57,7 @@ def test_service_may_do_nothing_but_its_work(composed: Composed) -> None:
 def test_kernels_are_those_of_the_image(composed: Composed) -> None:
     """Nothing was compiled at the start: the folder in memory holds what the image does."""
     assert composed.execute("service", "diff", "--recursive", "/opt/kernels", "/tmp/kernels") == ""
-    assert "kernel.learn-" in composed.execute("service", "find", "/tmp/kernels", "-name", "*.nbc")
+    assert "stream.learn-" in composed.execute("service", "find", "/tmp/kernels", "-name", "*.nbc")
 
 
 def test_torch_scatter_is_inside(composed: Composed) -> None:

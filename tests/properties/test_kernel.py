@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flexihash.model import kernel
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch, FeatureRules, flatten, hash_features
+from flexihash.model.kernel import experts, rows
 from flexihash.model.online import OnlineModel
 from flexihash.model.reference import ReferenceModel
 from flexihash.model.tables import METRICS_PREFIX, Tables
@@ -74,14 +74,14 @@ def test_kernel_equals_the_formulas(task: Task, n_rows: int, stream: list[tuple[
         assert learned.predictions[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
         table = model.tables.tensors["table"].double()
         close = {"rtol": 1e-4, "atol": 2e-6}
-        torch.testing.assert_close(table[:, : kernel.DIM], reference.embeddings.data, **close)
-        torch.testing.assert_close(table[:, kernel.WEIGHTS], reference.weights.data, **close)
-        variances = table[:, kernel.WEIGHT_VARIANCES]
+        torch.testing.assert_close(table[:, : experts.DIM], reference.embeddings.data, **close)
+        torch.testing.assert_close(table[:, rows.WEIGHTS], reference.weights.data, **close)
+        variances = table[:, rows.WEIGHT_VARIANCES]
         torch.testing.assert_close(variances, reference.weight_variances, **close)
-        variances = table[:, kernel.EMBEDDING_VARIANCES]
+        variances = table[:, rows.EMBEDDING_VARIANCES]
         torch.testing.assert_close(variances, reference.embedding_variances, **close)
-        torch.testing.assert_close(table[:, kernel.QUICK], reference.quick, **close)
-        torch.testing.assert_close(table[:, kernel.QUICK_VARIANCE], reference.quick_variances, **close)
+        torch.testing.assert_close(table[:, rows.QUICK], reference.quick, **close)
+        torch.testing.assert_close(table[:, rows.QUICK_VARIANCE], reference.quick_variances, **close)
         torch.testing.assert_close(model.tables.tensors["state"], reference.state, **close)
         torch.testing.assert_close(model.tables.tensors["touched"], reference.touched)
 
@@ -116,7 +116,7 @@ def test_predict_changes_nothing_and_foretells_learn(
         predicted = model.predict(batch).values
         embedding = model.embed(batch)
         assert snapshot(model) == before
-        assert embedding.shape == (1, kernel.DIM)
+        assert embedding.shape == (1, experts.DIM)
         learned = model.learn(batch, np.array([label_for(task, unit)]), np.array([weight]))
         assert learned.predictions.tobytes() == predicted.tobytes()
 
@@ -171,7 +171,7 @@ def test_a_step_that_would_not_stay_finite_is_not_written() -> None:
     model = make_model(Task.REGRESSION, 8)
     batch = hash_events([{"a": "x", "b": "y"}] * 3, 8)
     model.learn(batch, np.zeros(3))
-    model.tables.tensors["table"][:, : kernel.DIM] = 3e37  # what no stream reaches
+    model.tables.tensors["table"][:, : experts.DIM] = 3e37  # what no stream reaches
     before = snapshot(model)
     learned = model.learn(hash_events([{"a": "x", "b": "y"}], 8), np.array([1.0]))
     assert not learned.is_learned[0]

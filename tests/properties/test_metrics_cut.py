@@ -10,7 +10,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from flexihash.model.metrics import WINDOW, ProgressiveMetrics
+from flexihash.model.metrics import ProgressiveMetrics
+from flexihash.model.sums import WINDOW
 
 TASKS = st.sampled_from(["binary", "regression", "counts", "quantile"])
 ANY_FLOAT = st.floats(width=64, allow_nan=True, allow_infinity=True)

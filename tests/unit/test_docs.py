@@ -20,7 +20,7 @@ from flexihash.consumer.status import State
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import FeatureRules, flatten, hash_features
-from flexihash.model.kernel import RECORD_WIDTH
+from flexihash.model.kernel.rows import RECORD_WIDTH
 from flexihash.model.model_errors import FeatureError
 from flexihash.model.saving import ROW_TENSORS
 from flexihash.model.tables import Tables

@@ -14,8 +14,9 @@ from river import datasets, linear_model, preprocessing
 from river import metrics as river_metrics
 from sklearn import metrics as sk
 
-from flexihash.model.metrics import CALIBRATION_BINS, WINDOW, ProgressiveMetrics, metric_names
+from flexihash.model.metrics import ProgressiveMetrics, metric_names
 from flexihash.model.model_errors import ConfigurationError
+from flexihash.model.sums import CALIBRATION_BINS, WINDOW
 from flexihash.model.tasks import find_task
 
 TASKS = ("binary", "regression", "counts", "quantile")

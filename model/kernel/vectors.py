@@ -6,8 +6,6 @@ Every operation rounds each lane as the scalar operation would: nothing is fused
 
 Memory is read and written by address, not through arrays: Numba counts references to an array on every call that takes
 one, in atomic steps.
-
-Numba's cache watches the file of a compiled function only. Whoever changes this one touches those that import it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,18 @@
+"""The fast path of decoding: plain flat events go from JSON bytes to hashed rows in one compiled loop.
+
+It gives what parsing, flattening and hashing would give, bit for bit, or leaves the message to them. Left are: nested
+values, escapes, a name that comes twice, the rare number whose nearest float64 is hard to tell, events beyond a limit,
+and everything that is not valid.
+
+The messages lie in one buffer, each followed by a byte 0, which JSON does not allow anywhere. So every loop over bytes
+ends at the message's end without looking where that is.
+
+Memory is read and written by address, not through arrays: Numba counts references to an array on every call that takes
+one, in atomic steps that would double the time. The machine must be little-endian.
+
+    scanner                      the loop over messages
+    flat_events                  one event
+    names, values                what an event is made of
+    text, decimals, murmur       what those are made of
+    words                        memory, by address
+"""

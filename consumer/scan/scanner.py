@@ -1,0 +1,93 @@
+"""Many messages at once: the memory that the compiled loop reads and fills, and the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from flexihash.consumer.scan.flat_events import Limits, scan_event
+from flexihash.consumer.scan.names import SLOT_BITS
+from flexihash.consumer.scan.words import PADDING, signed64
+from flexihash.model.compiled import entry
+from flexihash.model.kernel.vectors import store
+
+
+class Scanned(NamedTuple):
+    """What the loop found in N messages; only those to LEARN have features, a label and a weight.
+
+    Args:
+        outcomes: (N,) uint8.
+        offsets: (N + 1,) int64; message m owns ``rows[offsets[m]:offsets[m + 1]]``.
+        labels, weights: (N,) float64.
+        rows, values, is_number: (nnz,), as in `model.features.Batch`.
+    """
+
+    outcomes: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    labels: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    rows: NDArray[np.int64]
+    values: NDArray[np.float64]
+    is_number: NDArray[np.bool_]
+
+
+class Addresses(NamedTuple):
+    """Where the arrays of `Scanned` lie."""
+
+    outcomes: int
+    offsets: int
+    labels: int
+    weights: int
+    rows: int
+    values: int
+    is_number: int
+
+
+def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], limits: Limits) -> Scanned:
+    """Scans N messages; a missing one is LEFT. `names` is what `pack_names` gives."""
+    present = [message or b"" for message in messages]
+    starts = np.zeros(len(present) + 1, np.int64)
+    np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1, out=starts[1:])
+    buffer = np.frombuffer(b"\0".join([*present, PADDING]), np.uint8)
+    most = len(buffer) // 2  # the shortest feature, `"":1,`, takes five bytes and gives two
+    scanned = Scanned(
+        outcomes=np.empty(len(present), np.uint8),
+        offsets=np.zeros(len(present) + 1, np.int64),
+        labels=np.empty(len(present)),
+        weights=np.empty(len(present)),
+        rows=np.empty(most, np.int64),
+        values=np.empty(most),
+        is_number=np.empty(most, np.bool_),
+    )
+    slots = np.zeros(1 << SLOT_BITS, np.int64)
+    n = scan_messages(
+        buffer.ctypes.data,
+        starts.ctypes.data,
+        len(present),
+        names.ctypes.data,
+        limits,
+        slots.ctypes.data,
+        Addresses(*(array.ctypes.data for array in scanned)),
+    )
+    return scanned._replace(rows=scanned.rows[:n], values=scanned.values[:n], is_number=scanned.is_number[:n])
+
+
+@entry
+def scan_messages(buffer, starts, n_messages, names, limits, slots, found):  # type: ignore[no-untyped-def]
+    """Fills `found`; returns how many features there are. All but `n_messages` and `limits` are addresses.
+
+    Message m lies from ``buffer + starts[m]`` up to the byte 0 before the next one.
+    """
+    n = 0
+    for message in range(n_messages):
+        begin = buffer + signed64(starts + 8 * message)
+        end = buffer + signed64(starts + 8 * (message + 1)) - 1
+        outcome, n, label, weight = scan_event(begin, end, names, limits, slots, found, n)
+        store(found.outcomes + message, np.uint8(outcome))
+        store(found.offsets + 8 * (message + 1), n)
+        store(found.labels + 8 * message, label)
+        store(found.weights + 8 * message, weight)
+    return n

@@ -1,0 +1,20 @@
+"""The state beside the rows: one vector of float64, and what lies in which slot of it."""
+
+from __future__ import annotations
+
+from flexihash.model.kernel.experts import N_EXPERTS
+
+N_KNOTS = 17  # of the calibration curve
+
+EVENTS = 0  # learned so far; the clock of the quick weights
+LABEL_WEIGHT, LABEL_MEAN, LABEL_VARIANCE = 1, 2, 3
+BIAS = 4
+BIAS_VARIANCE = BIAS + N_EXPERTS
+QUICK_BIAS = BIAS_VARIANCE + N_EXPERTS
+QUICK_BIAS_VARIANCE = QUICK_BIAS + 1
+RESIDUAL = QUICK_BIAS_VARIANCE + 1  # running squared error, or pinball loss, of each expert and of the mixture
+MIX = RESIDUAL + N_EXPERTS + 1  # mixing weights
+MIX_COVARIANCE = MIX + N_EXPERTS  # (N_EXPERTS, N_EXPERTS), row by row
+CURVE = MIX_COVARIANCE + N_EXPERTS * N_EXPERTS  # the calibration curve's values at its knots
+CURVE_VARIANCE = CURVE + N_KNOTS
+STATE_WIDTH = CURVE_VARIANCE + N_KNOTS

@@ -1,0 +1,167 @@
+"""What one event teaches: a Kalman step for every parameter that took part, or none at all."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from flexihash.model.compiled import inlined
+from flexihash.model.kernel.activation import N_NUMBER_FIELDS
+from flexihash.model.kernel.aging import DRIFT_BIAS, FORGET_BIAS, age, age_quick_bias
+from flexihash.model.kernel.experts import N_EXPERTS, QUICK_EXPERT
+from flexihash.model.kernel.losses import (
+    add_label,
+    differentiate,
+    limit_gradient,
+    move_residual,
+    standardize,
+    update_link,
+)
+from flexihash.model.kernel.mixture import update_mix
+from flexihash.model.kernel.rows import (
+    BLOCK_BITS,
+    EXPERT_OF_PARAMETER,
+    EXPERT_OF_VARIANCE,
+    N_PARAMETERS,
+    N_VARIANCES,
+    PARAMETER_BYTES,
+    RECORD_BYTES,
+    VARIANCE_BYTES,
+    get_quick,
+    spread_variances,
+    with_quick,
+)
+from flexihash.model.kernel.slots import (
+    BIAS,
+    BIAS_VARIANCE,
+    EVENTS,
+    LABEL_MEAN,
+    LABEL_VARIANCE,
+    LABEL_WEIGHT,
+    QUICK_BIAS,
+    QUICK_BIAS_VARIANCE,
+    RESIDUAL,
+)
+from flexihash.model.kernel.vectors import float32s, float64s, int64s, load8, load16, store
+
+STEP_LIMIT = 1e15  # a step beyond could leave float32; such an event is rejected, nothing of it is written
+
+
+@inlined
+def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scratch):  # type: ignore[no-untyped-def]
+    """One step after `score` and `mix`; returns False, with nothing written, where a step would not stay finite."""
+    state = float64s(memory.state)
+    labels = add_label(label, weight, state)
+    y, offset = standardize(loss, label, labels)
+    g, h = differentiate_mixture(loss, mixed, y, offset, weight, state, scratch)
+    is_finite = math.isfinite(g) and math.isfinite(h) and math.isfinite(labels[2])
+    is_finite = find_steps(loss, y, offset, weight, state, scratch) and is_finite
+    if not (is_short(scratch) and is_finite):
+        return False
+    update_numbers(n_numbers, memory, scratch)
+    state[EVENTS] += 1.0
+    state[LABEL_WEIGHT], state[LABEL_MEAN], state[LABEL_VARIANCE] = labels
+    update_link(loss, mixed, prediction, y, weight, state)
+    update_biases(state, scratch)
+    update_rows(n, memory, scratch)
+    update_mix(g, h, state, scratch)
+    return True
+
+
+# --- finding the steps: writes to `scratch` only --------------------------------------------------------------------
+
+
+@inlined
+def differentiate_mixture(loss, mixed, y, offset, weight, state, scratch):  # type: ignore[no-untyped-def]
+    """Loss gradient and curvature at the mixture's score, times the event's weight."""
+    residual = state[RESIDUAL + N_EXPERTS]
+    g, h = differentiate(loss, mixed, y, residual, offset)
+    float64s(scratch.residual)[N_EXPERTS] = move_residual(loss, residual, mixed, y, 0.0, weight)
+    return g * weight, h * weight
+
+
+@inlined
+def find_steps(loss, y, offset, weight, state, scratch):  # type: ignore[no-untyped-def]
+    """Each expert's step and shrinking, g f and h f; returns whether all of them are short enough."""
+    moderated, spread = float64s(scratch.moderated), float64s(scratch.spread)
+    step, shrink, residuals = float64s(scratch.step), float64s(scratch.shrink), float64s(scratch.residual)
+    are_short = True
+    for e in range(N_EXPERTS):
+        z = moderated[e]
+        s = spread[e]
+        residual = state[RESIDUAL + e]
+        g, h = differentiate(loss, z, y, residual, offset)
+        residuals[e] = move_residual(loss, residual, z, y, s * h, weight)
+        g *= weight
+        h *= weight
+        gain = 1.0 / (1.0 + h * s)
+        step[e] = limit_gradient(loss, g, gain, s) * gain
+        shrink[e] = h * gain
+        are_short = are_short and abs(step[e]) < STEP_LIMIT and s < STEP_LIMIT * STEP_LIMIT
+    return are_short
+
+
+@inlined
+def is_short(scratch):  # type: ignore[no-untyped-def]
+    """Whether the slopes are such that no row's step is too long."""
+    largest = float32s(scratch.largest)
+    are_short = True
+    for k in range(N_PARAMETERS):
+        are_short = are_short and largest[k] < STEP_LIMIT * STEP_LIMIT
+    return are_short
+
+
+# --- taking them ----------------------------------------------------------------------------------------------------
+
+
+@inlined
+def update_numbers(n_numbers, memory, scratch):  # type: ignore[no-untyped-def]
+    """Writes what `activate` found the statistics of the event's numbers to become."""
+    numbers, row, moved = float64s(memory.numbers), int64s(scratch.number_row), float64s(scratch.number)
+    for j in range(n_numbers):
+        for k in range(N_NUMBER_FIELDS):
+            numbers[N_NUMBER_FIELDS * row[j] + k] = moved[N_NUMBER_FIELDS * j + k]
+
+
+@inlined
+def update_biases(state, scratch):  # type: ignore[no-untyped-def]
+    """Moves the biases: drift, forgetting and one step; and writes the residuals."""
+    step, shrink, residual = float64s(scratch.step), float64s(scratch.shrink), float64s(scratch.residual)
+    for e in range(N_EXPERTS):
+        v = state[BIAS_VARIANCE + e] + DRIFT_BIAS
+        state[BIAS + e] -= v * step[e]
+        state[BIAS_VARIANCE + e] = v - v * v * shrink[e]
+        state[RESIDUAL + e] = residual[e]
+    state[RESIDUAL + N_EXPERTS] = residual[N_EXPERTS]
+    v = age_quick_bias(state[QUICK_BIAS_VARIANCE])
+    state[QUICK_BIAS] = state[QUICK_BIAS] * FORGET_BIAS - v * step[QUICK_EXPERT]
+    state[QUICK_BIAS_VARIANCE] = v - v * v * shrink[QUICK_EXPERT]
+
+
+@inlined
+def update_rows(n, memory, scratch):  # type: ignore[no-untyped-def]
+    """Moves every active row by its expert's step; a row's first touch by an event also ages it to this event."""
+    touched, row, forget = int64s(memory.touched), int64s(scratch.row), float32s(scratch.forget)
+    blocks = int64s(memory.blocks)
+    step, shrink = float64s(scratch.step), float64s(scratch.shrink)
+    steps, shrinks = float32s(scratch.steps), float32s(scratch.shrinks)
+    for k in range(N_PARAMETERS):
+        steps[k] = step[EXPERT_OF_PARAMETER[k]]
+    for k in range(N_VARIANCES):
+        shrinks[k] = shrink[EXPERT_OF_VARIANCE[k]]
+    tick = np.int64(float64s(memory.state)[EVENTS])
+    for j in range(n):
+        record = memory.table + RECORD_BYTES * row[j]
+        parameters = load16(record)
+        variances = load8(record + PARAMETER_BYTES)
+        if touched[row[j]] != tick:
+            touched[row[j]] = tick
+            blocks[row[j] >> BLOCK_BITS] = tick
+            parameters = with_quick(parameters, get_quick(parameters) * forget[j])
+            variances = age(variances, forget[j], scratch.aging)
+        slope = load16(scratch.slope + PARAMETER_BYTES * j)
+        square = load8(scratch.square + VARIANCE_BYTES * j)
+        move = spread_variances(variances, variances) * slope * load16(scratch.steps)
+        store(record, parameters - move)
+        store(record + PARAMETER_BYTES, variances - variances * variances * square * load8(scratch.shrinks))
