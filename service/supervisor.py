@@ -214,15 +214,20 @@ class _Alarm:
         self._writer.close()
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, on_listening: Callable[[str], None] = lambda url: None) -> int:
     """Run the whole service until it is told to stop; returns the exit code.
+
+    Args:
+        on_listening: is told the address once connections are taken.
 
     Raises:
         AddressError: host and port cannot be had.
     """
     configure_logs(settings, "serve")
     with bind_socket(settings.host, settings.port) as listening:
-        logger.info(f"listening on {describe_address(listening)}", topic=settings.topic, workers=settings.workers)
+        url = describe_address(listening)
+        logger.info(f"listening on {url}", topic=settings.topic, workers=settings.workers)
+        on_listening(url)
         return Supervisor(
             specs=child_specs(settings.workers, listening.fileno()),
             environment={**os.environ, **settings.to_environment(), **_share_metrics(settings)},
