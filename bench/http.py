@@ -24,11 +24,12 @@ from typing import NamedTuple
 import httpx
 
 from bench.load import HOST, Load, name_client, send
-from bench.processes import Service, running
+from bench.processes import Measured, running
 from bench.results import Row
 from bench.topics import HAS_CONFLUENT, broker, fill
 from flexihash.producer.events import encode
 from flexihash.producer.flights import flights
+from rig.ports import find_free_port
 
 TOPIC = "flights"
 N_PASSES = 10 if HAS_CONFLUENT else 3  # of all flights in the backlog: learning must last for several turns
@@ -67,18 +68,10 @@ def run_case(port: int, bodies: dict[int, list[bytes]], case: Case) -> Load:
     return send(port, bodies[case.n_instances], N_CONNECTIONS[case.kind], SECONDS)
 
 
-def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def bare_route() -> Iterator[int]:
     """The port of the constant route, while it is served."""
-    port = free_port()
+    port = find_free_port()
     process = subprocess.Popen([sys.executable, "-m", "bench.constant", str(port)], stderr=subprocess.DEVNULL)
     try:
         deadline = time.monotonic() + 60
@@ -96,7 +89,7 @@ def bare_route() -> Iterator[int]:
 
 
 def under_ingest(
-    service: Service, port: int, n: int, runs: Mapping[Case | None, Callable[[], Load]]
+    service: Measured, port: int, n: int, runs: Mapping[Case | None, Callable[[], Load]]
 ) -> tuple[dict[Case | None, list[Load]], float]:
     """The loads, in turn, that ended before the backlog did, and the events learned a second meanwhile."""
 
@@ -133,7 +126,7 @@ def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
         say(f"{n:,} records are in the topic; the client is {name_client()}")
         bare: dict[Case, list[Load]] = {case: [] for case in CASES}
         for workers in WORKERS:
-            port = free_port()
+            port = find_free_port()
             settings: dict[str, object] = {
                 "bootstrap_servers": servers, "topic": TOPIC, "port": port, "workers": workers,
             }  # fmt: skip

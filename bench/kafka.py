@@ -13,12 +13,13 @@ from collections.abc import Callable
 from itertools import chain, repeat
 from pathlib import Path
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
 from bench.processes import cpu_s, running
 from bench.results import Row
 from bench.topics import HAS_CONFLUENT, NO_CONFLUENT, broker, fill
-from flexihash.consumer.kafka import MAX_FETCH_BYTES, KafkaConnection, open_client
+from flexihash.consumer.kafka.client import open_consumer
+from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.model import kernel
 from flexihash.model.tables import Tables
 from flexihash.producer.events import encode
@@ -33,15 +34,7 @@ POLL_S = 0.5
 
 def read_by_kafka_python(servers: str, n: int) -> float:
     """Seconds for `n` records by a consumer set up as the learner's is, and nothing done with them."""
-    consumer = open_client(
-        KafkaConsumer,
-        KafkaConnection(servers),
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=MAX_FETCH_BYTES,
-        metrics_enabled=False,
-    )
+    consumer = open_consumer(KafkaConnection(servers))
     try:
         partition = TopicPartition(TOPIC, 0)
         consumer.assign([partition])
@@ -61,7 +54,7 @@ def read_by_confluent(servers: str, n: int) -> float:
     from confluent_kafka import Consumer
     from confluent_kafka import TopicPartition as Partition
 
-    from flexihash.consumer.confluent import QUEUE_BACKOFF_MS
+    from flexihash.consumer.kafka.confluent import QUEUE_BACKOFF_MS
 
     settings = {"bootstrap.servers": servers, "group.id": "bench", "enable.auto.commit": False}
     consumer = Consumer({**settings, "fetch.queue.backoff.ms": QUEUE_BACKOFF_MS})

@@ -2,88 +2,63 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from flexihash.consumer.status import LearnerStatus, read_status
+from rig.service import Service
 
 WAIT_S = 300.0
 STOP_S = 90.0
 LOOK_S = 0.001
 
 
-class Service:
-    """`python -m flexihash serve`, or another of its processes, with settings of its own.
+class Measured(Service):
+    """`python -m flexihash serve`, or another of its processes, its memory on tmpfs.
 
     Args:
-        arguments: after `python -P -m`.
         settings: by their names in lower case.
         environment: further variables of its own.
     """
 
+    patience_s = WAIT_S
+    stop_s = STOP_S
+    look_s = LOOK_S
+
     def __init__(
         self,
-        arguments: list[str],
+        command: Sequence[str],
         settings: Mapping[str, object],
         folder: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.memory = Path(f"/dev/shm/flexihash-bench-{os.getpid()}-{time.monotonic_ns()}")
-        self.log = folder / "log"
-        mine = {"memory_dir": self.memory, "checkpoint_dir": folder / "checkpoints", **settings}
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLEXIHASH_")}
-        named = {f"FLEXIHASH_{name.upper()}": str(value) for name, value in mine.items()}
-        everything = {**inherited, **named, **(environment or {})}
-        with self.log.open("wb") as log:
-            self._process = subprocess.Popen([sys.executable, "-P", "-m", *arguments], env=everything, stderr=log)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def status(self) -> LearnerStatus:
-        """The learner's own word; empty before the first."""
-        return read_status(self.memory) or LearnerStatus()
-
-    def wait(self, is_done: Callable[[], bool]) -> None:
-        """Looks a thousand times a second.
-
-        Raises:
-            SystemExit: it has ended, or `WAIT_S` are over; with its log.
-        """
-        deadline = time.monotonic() + WAIT_S
-        while not is_done():
-            if time.monotonic() > deadline or self._process.poll() is not None:
-                raise SystemExit(f"the service does not go on:\n{self.log.read_text()[-3000:]}")
-            time.sleep(LOOK_S)
+        named = {f"FLEXIHASH_{name.upper()}": str(value) for name, value in settings.items()}
+        memory = Path(f"/dev/shm/flexihash-bench-{os.getpid()}-{time.monotonic_ns()}")
+        super().__init__(folder, {**named, **(environment or {})}, command, memory)
+        self.http.timeout = WAIT_S
 
     def close(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        """Asks it to end, and removes its memory."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.stop()
+        super().close()
         shutil.rmtree(self.memory, ignore_errors=True)
 
 
 @contextmanager
 def running(
-    arguments: list[str],
+    command: Sequence[str],
     settings: Mapping[str, object],
     folder: Path,
     environment: Mapping[str, str] | None = None,
-) -> Iterator[Service]:
+) -> Iterator[Measured]:
     """A service that is ended afterwards, whatever happens."""
-    folder.mkdir(parents=True, exist_ok=True)
-    service = Service(arguments, settings, folder, environment)
+    service = Measured(command, settings, folder, environment).start()
     try:
         yield service
     finally:

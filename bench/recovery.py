@@ -26,20 +26,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 
-from bench.processes import WAIT_S, Service
+from bench.processes import Measured
 from bench.topics import broker, fill
-from flexihash.consumer.kafka import KafkaConnection
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
 from flexihash.model import kernel
 from flexihash.model.tables import Tables
-from flexihash.producer import encode, replay
-from flexihash.producer.events import Event
+from flexihash.producer.events import Event, encode
+from flexihash.producer.pacing import replay
+from rig.service import SERVE
 
 TOPIC = "visits"
-PORT = 18_439
 N_BACKLOG = 400_000
 TRICKLE_PER_S = 1_000.0  # while the learner is killed
 STAGES = ("noticed", "imports", "tables", "checkpoint", "kernels", "connect", "first event")
@@ -58,34 +58,28 @@ def visits(seed: int) -> Iterator[Event]:
         yield {"features": features, "label": int(draw.random() < 0.2), "id": "", "timestamp": ""}
 
 
-class Recovering(Service):
+class Recovering(Measured):
     """`flexihash serve` on a table of `n_rows`, its log read as it is written."""
 
     def __init__(self, bootstrap_servers: str, n_rows: int, folder: Path) -> None:
         settings = {
             "bootstrap_servers": bootstrap_servers,
             "topic": TOPIC,
-            "port": PORT,
             "n_rows": n_rows,
             "checkpoint_keep": 1,
             "checkpoint_seconds": 86_400,
             "log_format": "json",
         }
-        super().__init__(["flexihash", "serve"], settings, folder)
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=WAIT_S)
+        super().__init__(SERVE, settings, folder)
 
     def logged(self, process: str, event: str, after: float) -> dict[str, Any] | None:
         """The first such line since `after` (Unix time), with its own time as `at`."""
-        for text in self.log.read_text().splitlines():
+        for text in self.log.splitlines():
             line: dict[str, Any] = json.loads(text)
             line["at"] = datetime.fromisoformat(line["timestamp"]).timestamp()
             if line["at"] > after and line["process"] == process and line["event"] == event:
                 return line
         return None
-
-    def close(self) -> None:
-        self.http.close()
-        super().close()
 
 
 def measure_checkpoint(service: Recovering, at_event: int) -> dict[str, Any]:
@@ -101,7 +95,7 @@ def measure_checkpoint(service: Recovering, at_event: int) -> dict[str, Any]:
 
 def measure_recovery(service: Recovering) -> dict[str, float]:
     """Kills the learner; seconds of each stage until it learned the first event that no checkpoint holds."""
-    service.wait(lambda: service.http.get("/readyz").status_code == 200)
+    service.wait_ready()
     pid = service.status().pid
     killed_at = time.time()
     os.kill(pid, signal.SIGKILL)
@@ -132,8 +126,8 @@ def run(n_rows: int, n_rounds: int) -> dict[str, Any]:
     """Both checkpoints, then the rounds."""
     with broker() as servers, tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         fill(servers, TOPIC, encode(islice(visits(0), N_BACKLOG)))
-        publisher = Publisher(KafkaConnection(servers), TOPIC)
-        service = Recovering(servers, n_rows, Path(folder))
+        publisher = Publisher(Topic(KafkaConnection(servers), TOPIC))
+        service = Recovering(servers, n_rows, Path(folder)).start()
         try:
             checkpoints = [measure_checkpoint(service, N_BACKLOG // 4)]
             with held(service.status().pid):  # so that producer and learner do not share the cores

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import httpx
 
-from bench.http import free_port
 from bench.load import HOST, PATH
 from bench.processes import running
 from bench.results import Row
 from bench.topics import broker, fill
 from flexihash.producer.events import encode
 from flexihash.producer.flights import flights
+from rig.ports import find_free_port
 
 TOPIC = "flights"
 N_EVENTS = 1_000
@@ -30,7 +30,7 @@ KINDS = ("kernels cached", "nothing compiled")
 
 def first_prediction_s(servers: str, kernels: Path, folder: Path, body: dict[str, object]) -> float:
     """Seconds from the command to the first answer of 200."""
-    port = free_port()
+    port = find_free_port()
     settings = {"bootstrap_servers": servers, "topic": TOPIC, "port": port}
 
     def is_answered() -> bool:

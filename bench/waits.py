@@ -27,12 +27,13 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from bench.http import BARE_CASE, SECONDS, TOPIC, free_port, make_bodies, run_case
+from bench.http import BARE_CASE, SECONDS, TOPIC, make_bodies, run_case
 from bench.load import Load, name_client
 from bench.processes import running
 from bench.topics import broker, fill
 from flexihash.producer.events import encode
 from flexihash.producer.flights import flights
+from rig.ports import find_free_port
 
 CLIENT = "wrk"
 TRACE = Path("/sys/kernel/tracing")
@@ -199,7 +200,7 @@ def main() -> None:
     names = Names()
     with broker() as servers, tempfile.TemporaryDirectory() as folder:
         fill(servers, TOPIC, chain.from_iterable(repeat(messages, N_PASSES)))
-        port = free_port()
+        port = find_free_port()
         settings: dict[str, object] = {"bootstrap_servers": servers, "topic": TOPIC, "port": port}
         with running(["flexihash", "serve"], settings, Path(folder)) as service:
             service.wait(lambda: service.status().events > 0)

@@ -21,19 +21,45 @@ ConsumerError
 └── DeadLetterError          retriable   dead letters are neither acknowledged by the broker nor on the disk
     └── DeadLetterRefused                the broker will not take them, now or later
 
-`retriable` says what a caller should do: try again by itself, or stop until a person has acted.
+`retriable` says what a caller should do: try again by itself, or stop until a person has acted. What the person has to
+change is called by the names of whoever made the connection, so only a `Fault` is told here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from enum import Enum, auto
 from pathlib import Path
 from typing import ClassVar
 
+Describe = Callable[[object], str]  # an error in words for people: `str`, or one that knows more
+
+
+class Fault(Enum):
+    """What of a connection a person has to look at."""
+
+    CREDENTIALS = auto()  # user name and password
+    MECHANISM = auto()  # of the login
+    RIGHTS = auto()  # of the user
+    PROTOCOL = auto()
+    AUTHORITY = auto()  # that signed the broker's certificate; or the host names are not those in it
+    CERTIFICATE = auto()  # of this client, or its key
+
 
 class ConsumerError(Exception):
-    """Any failure of this package; its message is one line that says what, where and what to do."""
+    """Any failure of this package; its message is one line that says what and where.
+
+    Args:
+        fault: what of the connection has to be looked at, where it is that.
+        wanted: what it should be, where that is known.
+    """
 
     retriable: ClassVar[bool] = False
+
+    def __init__(self, message: str = "", fault: Fault | None = None, wanted: str = "") -> None:
+        super().__init__(message)
+        self.fault = fault
+        self.wanted = wanted
 
 
 class BrokerUnavailable(ConsumerError):
@@ -85,9 +111,7 @@ class IdentityChanged(PositionsLost):
     def __init__(self, kind: str, topic: str, expected: str, found: str) -> None:
         super().__init__(
             f"the model's positions in topic {topic!r} are of {kind} {expected}, but this is {kind} {found}, where they"
-            f" mean nothing; connect to the old {kind}, or choose with --on-lost-position: earliest (keep the model,"
-            " read all of this one), latest (keep the model, read what comes from now on), keep (this one is a faithful"
-            " copy with the same offsets), fresh (start a new model)"
+            f" mean nothing; connect to the old {kind}"
         )
         self.kind, self.topic, self.expected, self.found = kind, topic, expected, found
 
@@ -108,11 +132,7 @@ class PositionOutOfRange(PositionsLost):
             what = f"the log begins at {log_start}: {n_removed} records were removed before they were learned"
         else:
             what = f"the log ends at {log_end}: it lost records that were learned, or is another one"
-        super().__init__(
-            f"cannot read on from {topic}[{partition}]@{position}: {what}; restore the log, or choose with"
-            " --on-lost-position: earliest (keep the model, go on at the log's first record), latest (keep the model,"
-            " go on at the log's end), fresh (start a new model)"
-        )
+        super().__init__(f"cannot read on from {topic}[{partition}]@{position}: {what}; restore the log")
         self.topic, self.partition, self.position = topic, partition, position
         self.log_start, self.log_end = log_start, log_end
 
@@ -123,7 +143,7 @@ class Fenced(ConsumerError):
     def __init__(self, transactional_id: str) -> None:
         super().__init__(
             f"another learner has taken over (transactional id {transactional_id}): this one has stopped and saves"
-            " nothing more; stop one of the two, or give this one another FLEXIHASH_GROUP_ID and checkpoint folder"
+            " nothing more; stop one of the two"
         )
         self.transactional_id = transactional_id
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import Any
 
-from kafka import KafkaAdminClient, KafkaProducer
+from kafka import KafkaProducer
 from kafka.errors import IncompatibleBrokerVersion, TransactionalIdNotFoundError
 
 from flexihash.consumer.consumer_errors import Fenced
-from flexihash.consumer.kafka import KafkaConnection, close_client, open_client
+from flexihash.consumer.kafka.client import Admin, close_client, open_client
+from flexihash.consumer.kafka.failures import translate
+from flexihash.consumer.kafka.topic import Topic
 
 log = logging.getLogger(__name__)
 
@@ -29,11 +30,11 @@ class Fence:
         topic, group_id: what there may be one learner of.
     """
 
-    def __init__(self, connection: KafkaConnection, topic: str, group_id: str) -> None:
-        self.transactional_id = f"flexihash.{group_id}.{topic}"
-        self._connection = connection
+    def __init__(self, topic: Topic, group_id: str) -> None:
+        self.transactional_id = f"flexihash.{group_id}.{topic.name}"
+        self._connection = topic.connection
         self._epoch: tuple[int, int] | None = None  # producer id and epoch
-        self._admin: Any = None
+        self._admin = Admin(topic.connection)
         self._lock = threading.Lock()
         self._is_fenced = False
         self._is_blind = False
@@ -47,22 +48,8 @@ class Fence:
         """
         if self._epoch is not None:
             self.check()
-            return
-        producer = open_client(
-            KafkaProducer,
-            self._connection,
-            transactional_id=self.transactional_id,
-            max_block_ms=MAX_BLOCK_MS,
-            metrics_enabled=False,
-        )
-        try:
-            producer.init_transactions()
-            mine = producer._transaction_manager.producer_id_and_epoch
-            self._epoch = (mine.producer_id, mine.epoch)
-        except Exception as error:
-            raise self._connection.translate(error) from error
-        finally:
-            close_client(producer)
+        else:
+            self._epoch = self._begin_epoch()
 
     def check(self) -> None:
         """Returns where this learner is still the newest, as far as the broker can tell.
@@ -81,13 +68,32 @@ class Fence:
     def close(self) -> None:
         """Lets go of the connection."""
         with self._lock:
-            self._close_admin()
+            self._admin.close()
+
+    def _begin_epoch(self) -> tuple[int, int]:
+        producer = open_client(
+            KafkaProducer,
+            self._connection,
+            transactional_id=self.transactional_id,
+            max_block_ms=MAX_BLOCK_MS,
+            metrics_enabled=False,
+        )
+        try:
+            producer.init_transactions()
+            mine = producer._transaction_manager.producer_id_and_epoch
+            return mine.producer_id, mine.epoch
+        except Exception as error:
+            raise translate(error, self._connection) from error
+        finally:
+            close_client(producer)
 
     def _read_epoch(self) -> tuple[int, int] | None:
         try:
-            if self._admin is None:
-                self._admin = open_client(KafkaAdminClient, self._connection)
-            found = self._admin.describe_transactions([self.transactional_id])[self.transactional_id]
+            found = self._admin.ask(
+                lambda admin: admin.describe_transactions([self.transactional_id])[self.transactional_id],
+                IncompatibleBrokerVersion,
+                TransactionalIdNotFoundError,
+            )
         except IncompatibleBrokerVersion:
             if not self._is_blind:
                 log.info("this broker cannot tell of a second learner on another machine: see that there is none")
@@ -95,12 +101,4 @@ class Fence:
             return None
         except TransactionalIdNotFoundError:  # forgotten after days without use: nobody else has come
             return None
-        except Exception as error:
-            self._close_admin()
-            raise self._connection.translate(error) from error
         return found.producer_id, found.producer_epoch
-
-    def _close_admin(self) -> None:
-        admin, self._admin = self._admin, None
-        if admin is not None:
-            close_client(admin)

@@ -21,7 +21,7 @@ from flexihash.consumer.records import Fetch, Identity, Record
 from flexihash.consumer.schedule import CheckpointSchedule
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.wire import EventFormat
-from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver

@@ -22,6 +22,7 @@ from pathlib import Path
 import msgspec
 
 from flexihash.consumer.records import Fetch
+from flexihash.model import durable
 
 log = logging.getLogger(__name__)
 
@@ -155,12 +156,8 @@ class PoisonGuard:
             return []
 
     def _write_poison(self) -> None:
-        beside = self._directory / f".{POISON_FILE}"
-        with beside.open("wb") as file:
-            file.write(msgspec.json.encode(self._poison))
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self._directory / POISON_FILE)
+        content = msgspec.json.encode(self._poison)
+        durable.replace(self._directory / POISON_FILE, content, self._directory / f".{POISON_FILE}")
 
     def _wipe(self) -> None:
         self._write(b"")

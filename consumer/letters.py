@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from flexihash.consumer.records import Record
@@ -80,21 +82,17 @@ def read_letter(record: Record) -> Letter | None:
     try:
         if headers and headers[-1][0] == NULL_HEADERS:
             nulls = {int(place) for place in (headers.pop()[1] or b"").split(b",")}
-        own = headers[-len(FACTS) :]
-        if [name for name, _ in own] != [HEADER_PREFIX + name for name in FACTS]:
+        facts = _read_facts(headers[-len(FACTS) :])
+        if facts is None:
             return None
-        facts = {fact: (value or b"").decode() for fact, (_, value) in zip(FACTS, own, strict=True)}
-        return Letter(
-            topic=facts["topic"],
-            partition=int(facts["partition"]),
-            offset=int(facts["offset"]),
-            timestamp=int(facts["timestamp"]),
-            stage=facts["stage"],
-            reason=facts["reason"],
-            message=facts["message"],
-            key=record.key,
-            value=record.value,
-            headers=[(name, None if i in nulls else value) for i, (name, value) in enumerate(headers[: -len(FACTS)])],
-        )
+        kept = [(name, None if i in nulls else value) for i, (name, value) in enumerate(headers[: -len(FACTS)])]
+        return Letter(**facts, key=record.key, value=record.value, headers=kept)
     except ValueError:  # not our numbers, or not our text
         return None
+
+
+def _read_facts(headers: list[tuple[str, bytes | None]]) -> dict[str, Any] | None:
+    if [name for name, _ in headers] != [HEADER_PREFIX + name for name in FACTS]:
+        return None
+    facts: dict[str, Any] = {fact: (value or b"").decode() for fact, (_, value) in zip(FACTS, headers, strict=True)}
+    return facts | {fact: int(facts[fact]) for fact in ("partition", "offset", "timestamp")}

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from threading import Event as StopSignal
 
-from flexihash.consumer.consumer_errors import ConsumerError, Fenced
+from flexihash.consumer.consumer_errors import ConsumerError, Describe, Fenced
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.lesson import Lesson
 from flexihash.consumer.records import Fetch
@@ -34,7 +34,7 @@ from flexihash.consumer.schedule import FLUSH_TIMEOUT_S, CheckpointSchedule
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.status import LearnerStatus
 from flexihash.consumer.yielding import Yielder
-from flexihash.model.checkpoint import Loaded
+from flexihash.model.checkpoint.store import Loaded
 
 POLL_S = 0.5
 REFRESH_S = 5.0  # between looks for new partitions, and for a broker that went away
@@ -49,6 +49,7 @@ class LearnLoop:
         schedule: None keeps no checkpoints.
         on_status: gets the loop's status a few times a second.
         fence: shuts out other learners; None where there can be none.
+        describe: words for an error that goes into the status.
     """
 
     def __init__(
@@ -58,12 +59,14 @@ class LearnLoop:
         schedule: CheckpointSchedule | None = None,
         on_status: Callable[[LearnerStatus], None] = lambda status: None,
         fence: Fence | None = None,
+        describe: Describe = str,
     ) -> None:
         self.report = Report(lesson, standing, schedule, on_status)
         self._lesson = lesson
         self._standing = standing
         self._schedule = schedule
         self._fence = fence
+        self._describe = describe
         self._give_way = Yielder()
         self._next_refresh = 0.0
 
@@ -144,7 +147,7 @@ class LearnLoop:
             try:
                 letters.flush(FLUSH_TIMEOUT_S)
             except ConsumerError as error:
-                self.report.set_state("pausing", str(error))
+                self.report.set_state("pausing", self._describe(error))
                 self.tend()
                 stop.wait(RETRY_S)
         self._go_on()
@@ -161,7 +164,7 @@ class LearnLoop:
         except ConsumerError as error:
             if not error.retriable:
                 raise
-            self.report.set_state("connecting", str(error))
+            self.report.set_state("connecting", self._describe(error))
             stop.wait(RETRY_S)
             return []
         self._go_on()
@@ -172,5 +175,7 @@ class LearnLoop:
             self.report.set_state("learning")
 
     def _save(self) -> None:
+        """Saves a last checkpoint, and tells what became of it and of the letters."""
         if self._schedule is not None:
             self._schedule.save_now()
+        self.report.tell()

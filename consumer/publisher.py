@@ -19,7 +19,8 @@ from kafka.errors import (
 )
 
 from flexihash.consumer.consumer_errors import BrokerUnavailable, ConsumerError, PublishError, PublishRefused
-from flexihash.consumer.kafka import KafkaConnection, close_producer, create_topic, open_producer
+from flexihash.consumer.kafka.client import close_producer
+from flexihash.consumer.kafka.topic import Topic
 
 MAX_IN_FLIGHT = 50_000  # events that `send` is ahead of the broker by; the client itself has no bound
 SEND_TIMEOUT_S = 60.0  # for the oldest of them to be acknowledged: longer than a broker takes to restart
@@ -31,9 +32,8 @@ REFUSALS = (AuthorizationError, MessageSizeTooLargeError, PolicyViolationError, 
 class Publisher:
     """Publishes to one topic, which must exist. Thread-safe; connects when first used, and anew after a failure."""
 
-    def __init__(self, connection: KafkaConnection, topic: str) -> None:
+    def __init__(self, topic: Topic) -> None:
         self.topic = topic
-        self._connection = connection
         self._lock = threading.Lock()
         self._producer: Any = None
         self._failure: tuple[float, ConsumerError] | None = None
@@ -46,10 +46,6 @@ class Publisher:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    def create_topic(self, n_partitions: int = 1) -> bool:
-        """Create the topic; False when it was there already."""
-        return create_topic(self._connection, self.topic, n_partitions)
 
     def publish(
         self, values: Sequence[bytes], keys: Sequence[bytes | None] | None = None, timeout_s: float = 10.0
@@ -117,24 +113,25 @@ class Publisher:
             if self._failure is not None and monotonic() < self._failure[0]:
                 raise self._failure[1]
             try:
-                self._producer = open_producer(
-                    self._connection,
-                    self.topic,
-                    linger_ms=5,
-                    batch_size=256 * 1024,
-                    compression_type="lz4",
-                    max_request_size=MAX_EVENT_BYTES,
-                    max_block_ms=5_000,
-                )
+                self._producer = self._open_producer()
             except ConsumerError as error:
                 self._failure = (monotonic() + REST_S, error)
                 raise
             self._failure = None
             return self._producer
 
+    def _open_producer(self) -> Any:
+        return self.topic.open_producer(
+            linger_ms=5,
+            batch_size=256 * 1024,
+            compression_type="lz4",
+            max_request_size=MAX_EVENT_BYTES,
+            max_block_ms=5_000,
+        )
+
     def _post(self, producer: Any, value: bytes, key: bytes | None) -> Any:
         try:
-            return producer.send(self.topic, value, key=key)
+            return producer.send(self.topic.name, value, key=key)
         except REFUSALS as error:
             raise PublishRefused(f"{self.topic} does not take an event of {len(value)} bytes: {error}") from error
         except KafkaError as error:

@@ -17,9 +17,12 @@ import msgspec
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from flexihash.consumer.consumer_errors import PublishError, PublishRefused
-from flexihash.consumer.kafka import KafkaConnection, close_producer, open_producer, read_topic
-from flexihash.consumer.letter_box import MAX_LETTER_BYTES, NULL, NullableBytes
-from flexihash.consumer.letters import TOPIC_SUFFIX, Letter, read_letter
+from flexihash.consumer.courier import MAX_LETTER_BYTES, NULL, NullableBytes
+from flexihash.consumer.kafka.client import close_producer
+from flexihash.consumer.kafka.failures import translate
+from flexihash.consumer.kafka.source import read_topic
+from flexihash.consumer.kafka.topic import Topic
+from flexihash.consumer.letters import Letter, read_letter
 from flexihash.consumer.records import Record
 
 REPLAYED = "__flexihash.replayed"
@@ -82,22 +85,21 @@ class LetterBox:
         return ((at, offsets) for at, offsets in self._offsets.items() if reason in (None, at[0]))
 
 
-def read_box(connection: KafkaConnection, topic: str, n_samples: int = 0) -> LetterBox:
+def read_box(topic: Topic, n_samples: int = 0) -> LetterBox:
     """Read all dead letters of `topic`.
 
     Raises:
         TopicNotFound: it has no dead-letter topic.
         ConsumerError: the broker does not answer, or refuses.
     """
-    box = LetterBox(topic, n_samples)
-    for record in read_topic(connection, topic + TOPIC_SUFFIX):
+    box = LetterBox(topic.name, n_samples)
+    for record in read_topic(topic.dead_letters):
         box.add(record)
     return box
 
 
 def replay(
-    connection: KafkaConnection,
-    topic: str,
+    topic: Topic,
     reason: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     stop: StopSignal | None = None,
@@ -120,29 +122,33 @@ def replay(
             in is not published, those before are.
         ConsumerError: the broker does not answer, or refuses.
     """
-    producer = _open_producer(connection, topic)  # before the first look: from here on nobody else can replay
+    producer = _open_producer(topic)  # before the first look: from here on nobody else can replay
     try:
-        box = read_box(connection, topic)
-        total = box.count(reason) - box.count_replayed(reason)
-        n_done = 0
-        on_progress(n_done, total)
-        for batch in _batches(_find(connection, box, reason)):
-            if stop is not None and stop.is_set():
-                break
-            _publish(producer, topic, batch)
-            n_done += len(batch)
-            on_progress(n_done, total)
-        return n_done
+        return _replay(producer, topic, reason, on_progress, stop or StopSignal())
     except KafkaError as error:
-        raise connection.translate(error) from error
+        raise translate(error, topic.connection) from error
     finally:
         close_producer(producer, timeout_s=1.0)
 
 
-def _open_producer(connection: KafkaConnection, topic: str) -> Any:
-    producer = open_producer(
-        connection,
-        topic,
+def _replay(
+    producer: Any, topic: Topic, reason: str | None, on_progress: Callable[[int, int], None], stop: StopSignal
+) -> int:
+    box = read_box(topic)
+    total = box.count(reason) - box.count_replayed(reason)
+    n_done = 0
+    on_progress(n_done, total)
+    for batch in _batches(_find(topic, box, reason)):
+        if stop.is_set():
+            break
+        _publish(producer, topic, batch)
+        n_done += len(batch)
+        on_progress(n_done, total)
+    return n_done
+
+
+def _open_producer(topic: Topic) -> Any:
+    producer = topic.open_producer(
         transactional_id=f"flexihash.replay.{topic}",
         transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         compression_type="lz4",
@@ -154,15 +160,15 @@ def _open_producer(connection: KafkaConnection, topic: str) -> Any:
         producer.init_transactions()
     except KafkaError as error:
         close_producer(producer, timeout_s=1.0)
-        raise connection.translate(error) from error
+        raise translate(error, topic.connection) from error
     return producer
 
 
-def _find(connection: KafkaConnection, box: LetterBox, reason: str | None) -> Iterator[tuple[Letter, Record]]:
+def _find(topic: Topic, box: LetterBox, reason: str | None) -> Iterator[tuple[Letter, Record]]:
     """The letters that are to be replayed, and their records in the dead-letter topic."""
-    for record in read_topic(connection, box.topic + TOPIC_SUFFIX):
+    for record in read_topic(topic.dead_letters):
         letter = read_letter(record)
-        if letter is None or letter.topic != box.topic or reason not in (None, letter.reason):
+        if letter is None or letter.topic != topic.name or reason not in (None, letter.reason):
             continue
         if not box.is_replayed(letter, record):
             yield letter, record
@@ -181,16 +187,13 @@ def _batches(found: Iterator[tuple[Letter, Record]]) -> Iterator[list[tuple[Lett
         yield batch
 
 
-def _publish(producer: Any, topic: str, batch: list[tuple[Letter, Record]]) -> None:
+def _publish(producer: Any, topic: Topic, batch: list[tuple[Letter, Record]]) -> None:
     """One transaction: the letters' records, and the notes that they were replayed."""
-    partitions = producer.partitions_for(topic) or set()
+    partitions = producer.partitions_for(topic.name) or set()
     producer.begin_transaction()
     try:
         sent = [(letter, _send(producer, topic, letter, partitions)) for letter, _ in batch]
-        for partition, marks in _marks(batch).items():
-            header = (REPLAYED, msgspec.json.encode(marks))
-            dead_letters = topic + TOPIC_SUFFIX
-            sent.append((batch[-1][0], producer.send(dead_letters, NULL, headers=[header], partition=partition)))
+        sent += [(batch[-1][0], mark) for mark in _send_marks(producer, topic, batch)]
         producer.flush(timeout=ACKNOWLEDGE_S)
         for letter, future in sent:
             _check(letter, topic, future)
@@ -204,14 +207,24 @@ def _publish(producer: Any, topic: str, batch: list[tuple[Letter, Record]]) -> N
         raise
 
 
-def _send(producer: Any, topic: str, letter: Letter, partitions: set[int]) -> Any:
+def _send(producer: Any, topic: Topic, letter: Letter, partitions: set[int]) -> Any:
     value = NULL if letter.value is None else letter.value
     headers = [(name, content or b"") for name, content in letter.headers]
     partition = letter.partition if letter.partition in partitions else None  # the topic may have been made anew
-    return producer.send(topic, value, key=letter.key, headers=headers, partition=partition)
+    return producer.send(topic.name, value, key=letter.key, headers=headers, partition=partition)
 
 
-def _check(letter: Letter, topic: str, future: Any) -> None:
+def _send_marks(producer: Any, topic: Topic, batch: list[tuple[Letter, Record]]) -> list[Any]:
+    """The notes, each in the partition that its letters are in."""
+    return [
+        producer.send(
+            topic.dead_letters.name, NULL, headers=[(REPLAYED, msgspec.json.encode(marks))], partition=partition
+        )
+        for partition, marks in _marks(batch).items()
+    ]
+
+
+def _check(letter: Letter, topic: Topic, future: Any) -> None:
     try:
         future.get(timeout=0.0)
     except KafkaError as error:

@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from flexihash.consumer.consumer_errors import ConsumerError
+from flexihash.consumer.consumer_errors import ConsumerError, Describe
 from flexihash.consumer.lesson import Lesson
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.status import CheckpointStatus
-from flexihash.model.checkpoint import Loaded
+from flexihash.model.checkpoint.store import Loaded
 from flexihash.model.saving import Saved, Saver
 
 FLUSH_TIMEOUT_S = 3.0  # less than `consumer.status.STALE_AFTER_S`, as nothing is reported meanwhile
@@ -25,6 +25,7 @@ class CheckpointSchedule:
     Args:
         seconds: between two checkpoints.
         is_requested: asked between fetches; True saves now. Its question is thereby answered.
+        describe: words for an error that goes into the status or the log.
 
     Attributes:
         status: the newest checkpoint, and what became of the last attempt.
@@ -37,6 +38,7 @@ class CheckpointSchedule:
         standing: Standing,
         seconds: float = 60.0,
         is_requested: Callable[[], bool] = lambda: False,
+        describe: Describe = str,
     ) -> None:
         self.status = CheckpointStatus()
         self._saver = saver
@@ -44,6 +46,7 @@ class CheckpointSchedule:
         self._standing = standing
         self._seconds = seconds
         self._ask = is_requested
+        self._describe = describe
         self._is_requested = False  # the question above was answered with yes, and no save has begun since
         self._saved_at_version: tuple[int, Mapping[int, int]] = (0, {})
         self._next = 0.0
@@ -92,7 +95,7 @@ class CheckpointSchedule:
         try:
             self._lesson.letters.flush(FLUSH_TIMEOUT_S)  # 5
         except ConsumerError as error:
-            self._fail(time.time(), f"not saved: {error}")
+            self._fail(time.time(), f"not saved: {self._describe(error)}")
             return False
         version = self._standing.version()
         self._saver.begin(  # 6, 7
@@ -112,7 +115,7 @@ class CheckpointSchedule:
         if saved is None:
             return
         if saved.info is None:
-            self._fail(saved.started_at, str(saved.error))
+            self._fail(saved.started_at, self._describe(saved.error))
             return
         self.status = CheckpointStatus(
             path=str(saved.info.path),

@@ -18,12 +18,13 @@ import msgspec
 
 from flexihash.consumer.consumer_errors import SpillUnreadable
 from flexihash.consumer.letters import Letter
-from flexihash.model.checkpoint import sync
+from flexihash.model import durable
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".ndjson"
 BESIDE = ".part"
+MODE = 0o600  # events may hold what is nobody else's business
 SEGMENT_BYTES = 1024 * 1024  # of a full one: what is read, sent and rewritten in one go, in some 0.1 s
 
 _decoder = msgspec.json.Decoder(Letter)
@@ -68,20 +69,9 @@ class Spill:
         is_new = path not in self._counts
         if is_new:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-        try:
-            size = os.fstat(file).st_size
-            lines = _encode(letters, SEGMENT_BYTES - size)
-            try:
-                _write(file, b"".join(lines))
-                os.fsync(file)
-                if is_new:
-                    sync(self.folder)
-            except OSError:
-                os.ftruncate(file, size)
-                raise
-        finally:
-            os.close(file)
+        size = path.stat().st_size if path.exists() else 0
+        lines = _encode(letters, SEGMENT_BYTES - size)
+        durable.append(path, b"".join(lines), MODE, is_new=is_new)
         self._counts[path] = self._counts.get(path, 0) + len(lines)
         self._last = int(path.stem)
         self._is_open = size + sum(map(len, lines)) < SEGMENT_BYTES
@@ -107,19 +97,12 @@ class Spill:
             OSError: it is what it was.
         """
         if lines:
-            beside = segment.with_suffix(BESIDE)
-            try:
-                _write_file(beside, b"".join(lines))
-                beside.replace(segment)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    beside.unlink()
-                raise
+            durable.replace(segment, b"".join(lines), segment.with_suffix(BESIDE), MODE)
             self._counts[segment] = len(lines)
         else:
             segment.unlink()
             del self._counts[segment]
-        sync(self.folder)
+        durable.sync(self.folder)
 
     def _open_segment(self) -> Path:
         if self._is_open:
@@ -159,8 +142,7 @@ def _mend(path: Path) -> int:
                 end += len(line)
         if file.seek(0, os.SEEK_END) > end:
             log.warning("%s: the last line was torn by a crash; cut off at byte %d", path, end)
-            file.truncate(end)
-            os.fsync(file.fileno())
+            durable.truncate(file, end)
     return n_lines
 
 
@@ -179,18 +161,3 @@ def _decode(line: bytes) -> Letter | None:
         return _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-
-
-def _write_file(path: Path, content: bytes) -> None:
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        _write(file, content)
-        os.fsync(file)
-    finally:
-        os.close(file)
-
-
-def _write(file: int, content: bytes) -> None:
-    rest = memoryview(content)
-    while rest:
-        rest = rest[os.write(file, rest) :]

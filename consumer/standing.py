@@ -6,9 +6,9 @@ import logging
 from collections.abc import Mapping
 from typing import Literal
 
-from flexihash.consumer.consumer_errors import IdentityChanged
+from flexihash.consumer.consumer_errors import Describe, IdentityChanged
 from flexihash.consumer.records import LOST, Identity, Source
-from flexihash.model.checkpoint import Manifest
+from flexihash.model.checkpoint.manifest import Manifest
 from flexihash.model.online import OnlineModel
 
 OnChangedIdentity = Literal["stop", "lose", "keep"]
@@ -23,14 +23,22 @@ class Standing:
         model: over tables that nobody else writes.
         on_changed_identity: what `begin` does where the positions are of another cluster or topic: raise (stop), hand
             them to the source as lost (lose), or go on with them all the same (keep).
+        describe: words for an error that goes into the log.
     """
 
-    def __init__(self, model: OnlineModel, source: Source, on_changed_identity: OnChangedIdentity = "stop") -> None:
+    def __init__(
+        self,
+        model: OnlineModel,
+        source: Source,
+        on_changed_identity: OnChangedIdentity = "stop",
+        describe: Describe = str,
+    ) -> None:
         self.source = source
         self.cluster_id: str | None = None
         self.topic_ids: dict[str, str] = {}
         self._model = model
         self._on_changed_identity = on_changed_identity
+        self._describe = describe
         self._foreign: dict[str, int] = {}  # positions in other topics that this model has learned from
 
     def resume(self, manifest: Manifest) -> None:
@@ -109,7 +117,7 @@ class Standing:
         except IdentityChanged as changed:
             if self._on_changed_identity == "stop":
                 raise
-            _logger.warning("%s; going on as chosen", changed)
+            _logger.warning("%s; going on as chosen", self._describe(changed))
             return positions if self._on_changed_identity == "keep" else dict.fromkeys(positions, LOST)
         return positions
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from flexihash.model import durable
+
 STATUS_FILE = "status.json"
 CHECKPOINT_REQUEST = "checkpoint.request"  # a file beside it: the learner saves when it sees it, and removes it first
 STALE_AFTER_S = 5.0  # a learner that has not written for so long is taken for dead or stuck
@@ -88,8 +90,7 @@ def write_status(directory: Path, status: LearnerStatus) -> None:
     """Replace the status file in `directory`; readers see the old one or the new one, never half."""
     status.updated_at = time.time()
     beside = directory / f".{STATUS_FILE}.{os.getpid()}"
-    beside.write_bytes(msgspec.json.encode(status))
-    beside.replace(directory / STATUS_FILE)
+    durable.replace_unforced(directory / STATUS_FILE, msgspec.json.encode(status), beside)
 
 
 def read_status(directory: Path) -> LearnerStatus | None:

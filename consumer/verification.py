@@ -17,8 +17,8 @@ from flexihash.consumer.loop import REFRESH_S
 from flexihash.consumer.records import Fetch, Record, Source
 from flexihash.consumer.standing import Standing, check_identity
 from flexihash.consumer.wire import EventFormat
-from flexihash.model import checkpoint
-from flexihash.model.checkpoint import Manifest
+from flexihash.model.checkpoint.manifest import Manifest
+from flexihash.model.checkpoint.tensors import read
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
@@ -68,7 +68,7 @@ def verify_checkpoint(
         IdentityChanged: the topic is not the one that was learned.
         PositionOutOfRange: the log does not hold all that has to be learned.
     """
-    tensors, manifest = checkpoint.read(path)
+    tensors, manifest = read(path)
     model = OnlineModel(Tables.create(config))
     lesson = Lesson(model, EventDecoder(format, config.task, config.n_rows), _NoLetters())
     until = {int(key.rpartition(":")[2]): position for key, position in manifest.positions.items()}
@@ -104,7 +104,7 @@ def _begin(lesson: Lesson, source: Source, manifest: Manifest, until: Mapping[in
     standing = Standing(lesson.model, source)
     tables = lesson.model.tables
     if older is not None:
-        _, begun = checkpoint.read(older, tables.tensors)
+        _, begun = read(older, tables.tensors)
         standing.resume(begun)
         lesson.resume(begun.metrics)
     check_identity(source.topic, manifest.cluster_id, manifest.topic_ids.get(source.topic), source.identity())

@@ -5,7 +5,7 @@ ModelError
 ├── FeatureError            a feature that cannot be learned; names the key
 ├── LabelError              a label that the task cannot take
 ├── TablesHeld              whoever writes the tables does not let readers in
-└── CheckpointError         (model.checkpoint) with its own branches
+└── CheckpointError         (model.checkpoint.checkpoint_errors) with its own branches
 """
 
 

@@ -11,7 +11,8 @@ import torch
 from numba import njit
 
 from flexihash.model import kernel
-from flexihash.model.checkpoint import CheckpointError, CheckpointInfo, CheckpointStore
+from flexihash.model.checkpoint.checkpoint_errors import CheckpointError
+from flexihash.model.checkpoint.store import CheckpointInfo, CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.tables import Tables
 

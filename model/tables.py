@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from flexihash.model import kernel
 from flexihash.model.config import ModelConfig
@@ -101,7 +102,9 @@ class Tables:
 
     def initialize(self) -> None:
         """Writes what a model knows before its first event; drawing 2^23 rows takes seconds."""
-        _initialize(self.config, self.tensors)
+        self.tensors["positions"].fill_(-1)
+        _initialize_table(self.tensors["table"].numpy(), self.config)
+        _initialize_state(self.tensors["state"].numpy())
 
     @contextmanager
     def reading(self, patience_s: float = PATIENCE_S) -> Iterator[None]:
@@ -197,15 +200,15 @@ def _size_bytes(shape: tuple[int, ...], dtype: torch.dtype) -> int:
     return int(np.prod(shape)) * dtype.itemsize
 
 
-def _initialize(config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> None:
-    table = tensors["table"].numpy()
+def _initialize_table(table: NDArray[np.float32], config: ModelConfig) -> None:
     rng = np.random.default_rng(config.seed)
     table[:, : kernel.DIM] = rng.standard_normal((config.n_rows, kernel.DIM)) * kernel.INITIAL_DEVIATION
     table[:, kernel.WEIGHT_VARIANCES] = kernel.PRIOR_WEIGHT
     table[:, kernel.EMBEDDING_VARIANCES] = kernel.PRIOR_EMBEDDING
     table[:, kernel.QUICK_VARIANCE] = kernel.PRIOR_QUICK
-    tensors["positions"].fill_(-1)
-    state = tensors["state"].numpy()
+
+
+def _initialize_state(state: NDArray[np.float64]) -> None:
     state[kernel.LABEL_VARIANCE] = 1.0
     state[kernel.BIAS_VARIANCE : kernel.BIAS_VARIANCE + kernel.N_EXPERTS] = kernel.PRIOR_BIAS
     state[kernel.QUICK_BIAS_VARIANCE] = kernel.PRIOR_QUICK_BIAS

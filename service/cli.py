@@ -76,10 +76,11 @@ def explain(error: Exception) -> list[str]:
     from flexihash.consumer.consumer_errors import ConsumerError
     from flexihash.model.model_errors import ModelError
     from flexihash.producer.producer_errors import ProducerError
+    from flexihash.service.advice import advise
     from flexihash.service.service_errors import ServiceError
 
     if isinstance(error, ServiceError | ModelError | ConsumerError | ProducerError):
-        return str(error).splitlines()
+        return advise(error).splitlines()
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return [f"{error.filename}: {error.strerror.lower()}"]
     return []

@@ -22,20 +22,21 @@ from flexihash.consumer.consumer_errors import ConsumerError, Fenced, PositionsL
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.guard import PoisonGuard
-from flexihash.consumer.kafka import KafkaSource, create_topic
+from flexihash.consumer.kafka.source import KafkaSource
 from flexihash.consumer.lesson import Lesson, describe_configuration
 from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.loop import RETRY_S, LearnLoop
 from flexihash.consumer.schedule import CheckpointSchedule
-from flexihash.consumer.standing import Standing
+from flexihash.consumer.standing import OnChangedIdentity, Standing
 from flexihash.consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
-from flexihash.model.checkpoint import CheckpointStore, Loaded
+from flexihash.model.checkpoint.store import CheckpointStore, Loaded
 from flexihash.model.config import ModelConfig
 from flexihash.model.model_errors import ModelError
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
+from flexihash.service.advice import advise
 from flexihash.service.logs import configure_logs
 from flexihash.service.service_errors import FolderError, LearnerBusy, ServiceError, SettingsError
 from flexihash.service.settings import Settings, load_settings
@@ -74,9 +75,9 @@ class Learner:
         lost: PositionsLost | None = None
         try:
             while (lost := self._work(is_fresh=lost is not None)) is not None:
-                log.warning("a fresh model is started, as chosen by on_lost_position", cause=str(lost))
+                log.warning("a fresh model is started, as chosen by on_lost_position", cause=advise(lost))
         except (ModelError, ConsumerError) as error:
-            self._status.state, self._status.error = "failed", str(error)
+            self._status.state, self._status.error = "failed", advise(error)
             self._publish(self._status)
             raise
         self._status.state, self._status.error = "stopped", None
@@ -89,7 +90,7 @@ class Learner:
         self._publish(self._status)
         directory = self._directory / f"{TABLES_PREFIX}{time.time_ns()}"
         with ExitStack() as stack:
-            fence = Fence(settings.connection, settings.topic, settings.group_id)
+            fence = Fence(settings.kafka_topic, settings.group_id)
             stack.callback(fence.close)
             store = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep, _confirm_before_rename(fence))
             decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
@@ -133,24 +134,30 @@ class Learner:
         """The loop and its parts, which the stack closes."""
         settings, choice = self._settings, self._settings.on_lost_position
         source = _source_class(settings.kafka_client)(
-            settings.connection,
-            settings.topic,
+            settings.kafka_topic,
             settings.group_id,
             settings.start_at,
             on_lost=choice if choice in ("earliest", "latest") else "stop",
+            describe=advise,
         )
         stack.callback(source.close)
-        letters = DeadLetters(settings.connection, settings.topic, settings.dead_letter_dir)
+        letters = DeadLetters(settings.kafka_topic, settings.dead_letter_dir, advise)
         stack.callback(letters.close)
         lesson = Lesson(model, decoder, letters, self._guard)
-        standing = Standing(
-            model, source, "keep" if choice == "keep" else "lose" if choice in ("earliest", "latest") else "stop"
+        on_changed: OnChangedIdentity = (
+            "keep" if choice == "keep" else "lose" if choice in ("earliest", "latest") else "stop"
         )
+        standing = Standing(model, source, on_changed, advise)
         schedule = CheckpointSchedule(
-            Saver(store, model.tables), lesson, standing, settings.checkpoint_seconds, self._take_checkpoint_request
+            Saver(store, model.tables),
+            lesson,
+            standing,
+            settings.checkpoint_seconds,
+            self._take_checkpoint_request,
+            advise,
         )
         stack.callback(schedule.close)
-        loop = LearnLoop(lesson, standing, schedule, self._publish, fence)
+        loop = LearnLoop(lesson, standing, schedule, self._publish, fence, advise)
         loop.status.pid, loop.status.started_at = self._status.pid, self._status.started_at
         self._status = loop.status
         return loop
@@ -177,7 +184,7 @@ class Learner:
                 if error.retriable:
                     self._wait(loop, "connecting", error, RETRY_S)
                 elif isinstance(error, TopicNotFound) and settings.create_topic and not has_begun:
-                    create_topic(settings.connection, settings.topic)
+                    settings.kafka_topic.create()
                 elif (is_lost and settings.on_lost_position == "fresh") or not (is_lost or has_begun):
                     raise
                 else:
@@ -185,9 +192,10 @@ class Learner:
 
     def _wait(self, loop: LearnLoop, state: State, error: ConsumerError, seconds: float | None = None) -> None:
         """Tells the error, and waits for so long, or until told to stop."""
-        if (loop.status.state, loop.status.error) != (state, str(error)):
-            (log.warning if error.retriable else log.error)(state, error=str(error))
-        loop.status.state, loop.status.error = state, str(error)
+        text = advise(error)
+        if (loop.status.state, loop.status.error) != (state, text):
+            (log.warning if error.retriable else log.error)(state, error=text)
+        loop.status.state, loop.status.error = state, text
         deadline = math.inf if seconds is None else time.monotonic() + seconds
         while not self._stop.is_set() and time.monotonic() < deadline:
             loop.report.tell()
@@ -206,7 +214,7 @@ class Learner:
 
 def _source_class(client: str) -> type[KafkaSource]:
     if client == "confluent":
-        from flexihash.consumer.confluent import ConfluentSource
+        from flexihash.consumer.kafka.confluent import ConfluentSource
 
         return ConfluentSource
     return KafkaSource
@@ -267,7 +275,7 @@ def _confirm_before_rename(fence: Fence) -> Callable[[str], None]:
             except Fenced:
                 raise
             except ConsumerError as error:  # the broker is away: whichever learner saves, what it saves is exact
-                log.info("saving without knowing of other learners", error=str(error))
+                log.info("saving without knowing of other learners", error=advise(error))
 
     return confirm
 
@@ -297,6 +305,6 @@ def main() -> int:
     try:
         Learner(settings, stop).run()
     except (ServiceError, ModelError, ConsumerError) as error:
-        log.error(str(error))
+        log.error(advise(error))
         return MUST_MEND
     return 0

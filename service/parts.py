@@ -9,7 +9,7 @@ from anyio import CapacityLimiter, move_on_after, to_thread
 
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.publisher import Publisher
-from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.service.memory import Memory
 from flexihash.service.monitoring import Metrics
 from flexihash.service.problems import unavailable
@@ -31,7 +31,7 @@ class Parts:
         self.metrics = Metrics(self.memory)
         self.decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
         self.checkpoints = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep)
-        self.publisher = Publisher(settings.connection, settings.topic)
+        self.publisher = Publisher(settings.kafka_topic)
         self._threads = CapacityLimiter(MAX_PUBLISHING)
         self._n_publishing = 0
 

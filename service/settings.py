@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from flexihash.consumer.tls import check_identity
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.tls import check_identity
 from flexihash.model.config import ModelConfig
 from flexihash.model.tasks import Task
 from flexihash.service.service_errors import SettingsError
@@ -32,12 +33,12 @@ from flexihash.service.values import (
     Servers,
     Text,
     Token,
-    Topic,
+    TopicName,
     explain_refusal,
 )
 
 if TYPE_CHECKING:  # these import scikit-learn and kafka-python, which the supervisor must not load
-    from flexihash.consumer.kafka import KafkaConnection
+    from flexihash.consumer.kafka.topic import Topic
     from flexihash.consumer.wire import EventFormat
 
 PREFIX = "FLEXIHASH_"
@@ -75,7 +76,7 @@ class Settings(BaseSettings):
     bootstrap_servers: Annotated[Servers, KAFKA] = Field(
         "localhost:9092", description="Kafka brokers, host:port, separated by commas."
     )
-    topic: Annotated[Topic, KAFKA] = Field(
+    topic: Annotated[TopicName, KAFKA] = Field(
         "events", description="Topic of the events; dead letters go to the topic of this name with .dlq after it."
     )
     group_id: Annotated[str, KAFKA] = Field(
@@ -225,8 +226,6 @@ class Settings(BaseSettings):
     @property
     def connection(self) -> KafkaConnection:
         """How to reach the brokers."""
-        from flexihash.consumer.kafka import KafkaConnection
-
         return KafkaConnection(
             bootstrap_servers=self.bootstrap_servers,
             security_protocol=self.security_protocol,
@@ -237,6 +236,13 @@ class Settings(BaseSettings):
             ssl_certfile=str(self.ssl_certfile) if self.ssl_certfile else None,
             ssl_keyfile=str(self.ssl_keyfile) if self.ssl_keyfile else None,
         )
+
+    @property
+    def kafka_topic(self) -> Topic:
+        """The topic that is learned, where the brokers are."""
+        from flexihash.consumer.kafka.topic import Topic
+
+        return Topic(self.connection, self.topic)
 
     @property
     def dead_letter_dir(self) -> Path:

@@ -13,7 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import NoDecode
 
 from flexihash.consumer.consumer_errors import ConnectionSettingsError
-from flexihash.consumer.tls import check_certificates
+from flexihash.consumer.kafka.tls import check_certificates
 
 MAX_TOPIC_LENGTH = 245  # Kafka takes 249 characters, and ".dlq" is appended for the dead letters
 
@@ -111,7 +111,7 @@ Text = Annotated[str | None, EMPTY_IS_NONE]
 Secret = Annotated[SecretStr | None, EMPTY_IS_NONE]
 Token = Annotated[Secret, AfterValidator(_check_token)]
 Servers = Annotated[str, AfterValidator(_check_servers), Metavar("HOST:PORT")]
-Topic = Annotated[str, AfterValidator(_check_topic)]
+TopicName = Annotated[str, AfterValidator(_check_topic)]
 Rows = Annotated[int, Field(ge=2, le=1 << 30), AfterValidator(_check_rows)]
 Client = Annotated[Literal["kafka-python", "confluent"], AfterValidator(_check_client)]
 File = Annotated[Path | None, EMPTY_IS_NONE, AfterValidator(_check_file)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from flexihash.consumer.kafka import KafkaConnection
+    from flexihash.consumer.kafka.topic import Topic
     from flexihash.consumer.letters import Letter
     from flexihash.consumer.replay import LetterBox
     from flexihash.service.settings import Settings
@@ -119,7 +119,7 @@ def dead_letters(
     if replay:
         _replay(settings, reason, as_json)
     else:
-        show(gather(settings.connection, settings.topic, settings.dead_letter_dir, reason, limit), as_json)
+        show(gather(settings.kafka_topic, settings.dead_letter_dir, reason, limit), as_json)
 
 
 def _replay(settings: Settings, reason: str | None, as_json: bool) -> None:
@@ -128,15 +128,13 @@ def _replay(settings: Settings, reason: str | None, as_json: bool) -> None:
     from flexihash.service.commands.progress import event_progress
 
     with stop_signals() as stop, event_progress("replay", None) as on_progress:
-        n_published = replay(settings.connection, settings.topic, reason, on_progress, stop)
+        n_published = replay(settings.kafka_topic, reason, on_progress, stop)
     show(Replayed(settings.topic, n_published), as_json)
     if stop.is_set():
         fail("interrupted; a further --replay goes on where this one stopped", EXIT_INTERRUPTED)
 
 
-def gather(
-    connection: KafkaConnection, topic: str, spill_folder: Path, reason: str | None = None, n_samples: int = 3
-) -> Letters:
+def gather(topic: Topic, spill_folder: Path, reason: str | None = None, n_samples: int = 3) -> Letters:
     """The dead letters of a topic: counts of each reason, samples, and what lies on the disk.
 
     Args:
@@ -148,30 +146,27 @@ def gather(
         TopicNotFound: there is no such topic.
         ConsumerError: the broker does not answer, or refuses; or the letters on the disk cannot be read.
     """
-    from flexihash.consumer.letters import TOPIC_SUFFIX
-
-    box = _read_box(connection, topic, n_samples)
+    box = _read_box(topic, n_samples)
     return Letters(
-        topic=topic + TOPIC_SUFFIX,
+        topic=topic.dead_letters.name,
         letters=box.count(reason),
         replayed=box.count_replayed(reason),
         reasons={one: _describe_reason(box, one) for one in box.reasons if reason in (None, one)},
         foreign=box.n_foreign,
-        spilled=_read_spilled(spill_folder / (topic + TOPIC_SUFFIX), reason),
+        spilled=_read_spilled(spill_folder / topic.dead_letters.name, reason),
     )
 
 
-def _read_box(connection: KafkaConnection, topic: str, n_samples: int) -> LetterBox:
+def _read_box(topic: Topic, n_samples: int) -> LetterBox:
     from flexihash.consumer.consumer_errors import TopicNotFound
-    from flexihash.consumer.kafka import topic_exists
     from flexihash.consumer.replay import LetterBox, read_box
 
     try:
-        return read_box(connection, topic, n_samples)
+        return read_box(topic, n_samples)
     except TopicNotFound:
-        if not topic_exists(connection, topic):
-            raise TopicNotFound(topic, connection.bootstrap_servers) from None
-        return LetterBox(topic)  # nothing was ever rejected
+        if not topic.exists():
+            raise TopicNotFound(topic.name, topic.connection.bootstrap_servers) from None
+        return LetterBox(topic.name)  # nothing was ever rejected
 
 
 def _read_spilled(folder: Path, reason: str | None) -> Spilled:

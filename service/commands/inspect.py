@@ -14,7 +14,8 @@ from flexihash.service.commands.outcome import EXIT_FINDING, AsJson, Outcome, fa
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flexihash.model.checkpoint import CheckpointInfo, Manifest
+    from flexihash.model.checkpoint.manifest import Manifest
+    from flexihash.model.checkpoint.store import CheckpointInfo
 
 
 @dataclass(frozen=True)
@@ -158,11 +159,12 @@ def check_folder(checkpoint: Path) -> None:
 
 def inspect_checkpoint(path: Path) -> Sound | Damaged:
     """Everything about one checkpoint, after all of it was read."""
-    from flexihash.model import checkpoint
+    from flexihash.model.checkpoint.checkpoint_errors import CheckpointDamaged
+    from flexihash.model.checkpoint.tensors import read
 
     try:
-        tensors, manifest = checkpoint.read(path)
-    except checkpoint.CheckpointDamaged as damage:
+        tensors, manifest = read(path)
+    except CheckpointDamaged as damage:
         return Damaged(str(path), damage.reason)
     touched = tensors["touched"]
     return Sound(
@@ -182,7 +184,7 @@ def list_checkpoints(directory: Path) -> Listing:
     Raises:
         CheckpointError: the folder cannot be read.
     """
-    from flexihash.model.checkpoint import CheckpointStore
+    from flexihash.model.checkpoint.store import CheckpointStore
 
     found = [_describe_entry(info) for info in CheckpointStore(directory, keep=1).list()]
     return Listing(str(directory), found, None if found else "there are no checkpoints in this folder")

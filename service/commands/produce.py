@@ -17,7 +17,7 @@ from flexihash.service.signals import stop_signals
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from flexihash.producer import Replayed
+    from flexihash.producer.pacing import Replayed
 
 STDOUT = "-"
 EXAMPLES = "Examples: flexihash produce flights --rate 5000 --topic events; flexihash produce flights --out F"
@@ -67,7 +67,7 @@ def produce(
     events, n_events = _open_source(source, limit)
     with event_progress(source, n_events) as on_progress:
         if out is not None:
-            from flexihash.producer import write
+            from flexihash.producer.ndjson import write
 
             replayed = write(events, out, on_progress=on_progress)
         else:
@@ -84,8 +84,10 @@ def _open_source(source: str, limit: int | None) -> tuple[Iterator[bytes], int |
     """The events' bytes, and how many there will be where that is known."""
     from itertools import islice
 
-    from flexihash.producer import encode, flights, read_events, synthetic
+    from flexihash.producer import flights, synthetic
+    from flexihash.producer.events import encode
     from flexihash.producer.flights import N_FLIGHTS
+    from flexihash.producer.ndjson import read_events
 
     match source:
         case "flights":
@@ -105,13 +107,13 @@ def _send(
 ) -> Replayed:
     """Send until the events or the user's patience end; what was sent before Ctrl-C is on the broker."""
     from flexihash.consumer.publisher import Publisher
-    from flexihash.producer import replay
+    from flexihash.producer.pacing import replay
     from flexihash.service.settings import load_settings
 
     settings = load_settings(**options)
-    with stop_signals() as stop, Publisher(settings.connection, settings.topic) as publisher:
+    with stop_signals() as stop, Publisher(settings.kafka_topic) as publisher:
         if create_topic:  # here for the asking only: what the service is set to is its own affair
-            publisher.create_topic()
+            settings.kafka_topic.create()
         replayed = replay(events, publisher.send, rate, stop=stop, on_progress=on_progress)
         publisher.flush()
     return replayed

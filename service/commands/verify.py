@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from flexihash.consumer.records import Source
     from flexihash.consumer.verification import Verdict
-    from flexihash.model.checkpoint import Manifest
+    from flexihash.model.checkpoint.manifest import Manifest
     from flexihash.service.settings import Settings
 
 
@@ -111,15 +111,15 @@ def learn_again(
         CheckpointMismatch: the older checkpoint is of another configuration.
     """
     from flexihash.consumer.verification import verify_checkpoint
-    from flexihash.model import checkpoint
+    from flexihash.model.checkpoint.manifest import check_configuration, read_manifest
     from flexihash.service.settings import load_settings
 
-    manifest = checkpoint.read_manifest(path)
+    manifest = read_manifest(path)
     topic = _find_topic(path, manifest)
     if older is not None:
-        found = checkpoint.read_manifest(older).configuration
+        found = read_manifest(older).configuration
         advice = "begin from a checkpoint of the same model"
-        checkpoint.check_configuration(older, manifest.configuration, found, advice)
+        check_configuration(older, manifest.configuration, found, advice)
     settings = load_settings(**options, **manifest.configuration)
     source = _open_log(topic, settings)
     try:
@@ -141,6 +141,9 @@ def _find_topic(path: Path, manifest: Manifest) -> str:
 def _open_log(topic: str, settings: Settings) -> Source:
     """A file's positions are under its whole path, which no topic's name can be."""
     from flexihash.consumer.files import FileSource
-    from flexihash.consumer.kafka import KafkaSource
+    from flexihash.consumer.kafka.source import KafkaSource
+    from flexihash.consumer.kafka.topic import Topic
 
-    return FileSource(Path(topic)) if topic.startswith("/") else KafkaSource(settings.connection, topic)
+    if topic.startswith("/"):
+        return FileSource(Path(topic))
+    return KafkaSource(Topic(settings.connection, topic))

@@ -8,7 +8,8 @@ import time
 from fastapi import Request, Response
 
 from flexihash.consumer.status import CHECKPOINT_REQUEST, CheckpointStatus
-from flexihash.model.checkpoint import CheckpointInfo, CheckpointUnreadable
+from flexihash.model.checkpoint.checkpoint_errors import CheckpointUnreadable
+from flexihash.model.checkpoint.store import CheckpointInfo
 from flexihash.service.bodies import read_body
 from flexihash.service.messages import Checkpoint, Checkpoints, Saved
 from flexihash.service.openapi import describe_answers

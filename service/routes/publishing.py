@@ -5,6 +5,7 @@ from __future__ import annotations
 from fastapi import Request, Response
 
 from flexihash.consumer.consumer_errors import ConsumerError
+from flexihash.service.advice import advise
 from flexihash.service.bodies import JSON, NDJSON, check_content_type, read_body, split_events
 from flexihash.service.messages import Published
 from flexihash.service.openapi import EVENTS_BODY, describe_answers
@@ -36,5 +37,5 @@ async def publish(request: Request) -> Response:
     try:
         return respond(await parts.publish(check_and_publish))
     except ConsumerError as error:
-        detail = f"the events were not published: {error}"
+        detail = f"the events were not published: {advise(error)}"
         raise unavailable(detail, "broker") if error.retriable else Problem(503, detail, reason="broker") from error

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.served import Service
 
@@ -24,11 +25,11 @@ TOKEN = "tok-7f2b"
 def service(tmp_path: Path) -> Iterator[Service]:
     with EmbeddedBroker() as broker:
         connection = KafkaConnection(broker.bootstrap_servers)
-        create_topic(connection, "pages")
+        Topic(connection, "pages").create()
         service = Service(connection, "pages", tmp_path, FLEXIHASH_API_TOKEN=TOKEN)
         service.start().wait_ready()
         yield service
-        service.end()
+        service.close()
 
 
 def test_a_call_is_tried_on_the_documentation_page(service: Service) -> None:

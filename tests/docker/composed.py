@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+
+from rig.ports import find_free_port
 
 ROOT = Path(__file__).parents[2]
 PROJECT = "flexihash-test"
@@ -37,13 +38,6 @@ def find_compose() -> list[str] | None:
         if shutil.which(command[0]) and subprocess.run([*command, "version"], capture_output=True).returncode == 0:
             return command
     return None
-
-
-def find_free_port() -> int:
-    """A TCP port that nobody listens on at this moment."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 class Composed:

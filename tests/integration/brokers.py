@@ -1,12 +1,8 @@
-"""Apache Kafka as a process that tests start, kill and start again; and what tests do to a broker by hand."""
+"""Apache Kafka with every way to connect to it, and what tests do to a broker by hand."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
@@ -22,11 +18,11 @@ from cryptography.hazmat.primitives.serialization import (
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import UserScramCredentialUpsertion
 
-from flexihash.consumer.consumer_errors import BrokerUnavailable, TopicNotFound
-from flexihash.consumer.kafka import SECURITY_PROTOCOLS, KafkaConnection, topic_exists
+from flexihash.consumer.kafka.connection import SECURITY_PROTOCOLS, KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
+from rig.broker import KafkaNode
+from rig.ports import HOST
 
-HOST = "127.0.0.1"
-START_TIMEOUT_S = 90.0  # 5 s on an idle machine
 PATIENCE_S = 60.0  # far more than a broker takes for anything
 USERNAME, PASSWORD = "learner", "correct horse"
 LOGIN_MODULES = {
@@ -60,30 +56,20 @@ class Certificates:
         return certificate, key
 
 
-class ApacheKafka:
-    """One node of Apache Kafka on a folder, which outlives it.
+class ApacheKafka(KafkaNode):
+    """One node that listens once for each of LISTENERS.
 
-    It listens once for each of LISTENERS; its certificate is of HOST. By SASL_SSL it knows no SCRAM-SHA-256. Without a
-    password everybody may do everything; others may do what no access rule forbids.
-
-    Args:
-        home: what KAFKA_HOME names: a folder with ``bin/kafka-server PORT FOLDER [setting=value ...]``.
-        folder: for the log and everything else.
+    Its certificate is of HOST. By SASL_SSL it knows no SCRAM-SHA-256. Without a password everybody may do everything;
+    others may do what no access rule forbids.
     """
 
     def __init__(self, home: Path, folder: Path) -> None:
-        self._home = home
-        self._folder = folder
-        self._ports = dict(zip(LISTENERS, _free_ports(len(LISTENERS)), strict=True))
+        super().__init__(home, folder, len(LISTENERS), heap="384m")
+        self._ports = dict(zip(LISTENERS, self.ports, strict=True))
         self.certificates = Certificates(folder / "certificates")
         certificate, key = self.certificates.issue(HOST)
         self._identity = folder / "certificates" / "broker.pem"
         self._identity.write_bytes(key.read_bytes() + certificate.read_bytes())
-        self._process: subprocess.Popen[bytes] | None = None
-
-    @property
-    def connection(self) -> KafkaConnection:
-        return KafkaConnection(self.address("PLAINTEXT"))
 
     def address(self, listener: str, host: str = HOST) -> str:
         return f"{host}:{self._ports[listener]}"
@@ -114,47 +100,9 @@ class ApacheKafka:
 
     def segment(self, topic: str) -> Path:
         """The file that holds the first records of the topic's partition 0."""
-        return self._folder / "log" / f"{topic}-0" / f"{0:020d}.log"
+        return self.folder / "log" / f"{topic}-0" / f"{0:020d}.log"
 
-    def start(self, *, wait: bool = True) -> None:
-        with (self._folder.parent / f"{self._folder.name}.log").open("ab") as output:
-            self._process = subprocess.Popen(
-                [self._home / "bin" / "kafka-server", str(self._ports["PLAINTEXT"]), self._folder, *self._settings()],
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "KAFKA_HEAP": "384m"},
-            )
-        if wait:
-            self.wait_until_up()
-
-    def wait_until_up(self) -> None:
-        deadline = monotonic() + START_TIMEOUT_S
-        while monotonic() < deadline:
-            assert self._process is not None and self._process.poll() is None, "Apache Kafka ended early"
-            with contextlib.suppress(BrokerUnavailable, TopicNotFound):
-                topic_exists(self.connection, "any")
-                return
-            sleep(0.1)
-        raise AssertionError(f"Apache Kafka is not up after {START_TIMEOUT_S:.0f} s: see {self._folder}.log")
-
-    def kill(self) -> None:
-        """End it as a power cut would."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        self._end(signal.SIGTERM)
-
-    def _end(self, number: signal.Signals) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.send_signal(number)
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def _settings(self) -> list[str]:
+    def settings(self) -> list[str]:
         listeners = ",".join(f"{listener}://{self.address(listener)}" for listener in LISTENERS)
         protocols = ",".join(f"{listener}:{protocol}" for listener, protocol in LISTENERS.items())
         return [
@@ -210,7 +158,7 @@ def delete_topic(connection: KafkaConnection, topic: str) -> None:
     with administer(connection) as admin:
         admin.delete_topics([topic])
     deadline = monotonic() + PATIENCE_S
-    while topic_exists(connection, topic):
+    while Topic(connection, topic).exists():
         assert monotonic() < deadline, f"{topic} is still there"
         sleep(0.05)
 
@@ -225,17 +173,3 @@ def add_partitions(connection: KafkaConnection, topic: str, n_partitions: int) -
     """Until there are so many."""
     with administer(connection) as admin:
         admin.create_partitions({topic: n_partitions})
-
-
-def _free_ports(n: int) -> list[int]:
-    """So many ports; the one after the first is free too (the controller takes that)."""
-    while True:
-        with contextlib.ExitStack() as stack:
-            sockets = [stack.enter_context(socket.socket()) for _ in range(n + 1)]
-            sockets[0].bind((HOST, 0))
-            port = sockets[0].getsockname()[1]
-            with contextlib.suppress(OSError, OverflowError):
-                sockets[-1].bind((HOST, port + 1))
-                for other in sockets[1:-1]:
-                    other.bind((HOST, 0))
-                return [one.getsockname()[1] for one in sockets[:-1]]

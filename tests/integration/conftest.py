@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka
 from tests.integration.served import Launch, Service
@@ -51,7 +52,7 @@ def topic_name() -> str:
 @pytest.fixture
 def topic(broker: KafkaConnection, topic_name: str) -> str:
     """A topic of one partition on `broker`."""
-    create_topic(broker, topic_name)
+    Topic(broker, topic_name).create()
     return topic_name
 
 
@@ -66,4 +67,4 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
 
     yield make
     for service in services:
-        service.end()
+        service.close()

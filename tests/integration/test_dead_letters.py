@@ -11,7 +11,9 @@ from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 
 from flexihash.consumer.consumer_errors import DeadLetterError, DeadLetterRefused
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.letters import HEADER_PREFIX, NULL_HEADERS
 from flexihash.consumer.records import Record
@@ -30,7 +32,7 @@ def open_letters() -> Iterator[OpenLetters]:
     opened: list[DeadLetters] = []
 
     def build(connection: KafkaConnection, topic: str) -> DeadLetters:
-        opened.append(DeadLetters(connection, topic))
+        opened.append(DeadLetters(Topic(connection, topic)))
         return opened[-1]
 
     yield build
@@ -39,7 +41,7 @@ def open_letters() -> Iterator[OpenLetters]:
 
 
 def read_all(connection: KafkaConnection, topic: str, n: int) -> list[Record]:
-    source = KafkaSource(connection, topic)
+    source = KafkaSource(Topic(connection, topic))
     source.start({})
     records: list[Record] = []
     deadline = monotonic() + PATIENCE_S
@@ -109,14 +111,14 @@ def test_topic_is_created_once_it_is_needed(
 ) -> None:
     letters = open_letters(broker, topic_name)
     letters.flush(PATIENCE_S)  # nothing to do
-    assert not topic_exists(broker, letters.topic)
+    assert not letters.topic.exists()
     letters.send(record(0, b"x"), "decode", "r", "m")
     letters.flush(PATIENCE_S)
-    assert topic_exists(broker, letters.topic)
+    assert letters.topic.exists()
     again = open_letters(broker, topic_name)
     again.send(record(1, b"y"), "decode", "r", "m")
     again.flush(PATIENCE_S)
-    assert [facts(letter)["offset"] for letter in read_all(broker, letters.topic, 2)] == ["0", "1"]
+    assert [facts(letter)["offset"] for letter in read_all(broker, letters.topic.name, 2)] == ["0", "1"]
 
 
 def test_many_letters_all_arrive(broker: KafkaConnection, topic_name: str, open_letters: OpenLetters) -> None:
@@ -124,7 +126,7 @@ def test_many_letters_all_arrive(broker: KafkaConnection, topic_name: str, open_
     for offset in range(3000):
         letters.send(record(offset, b"v%d" % offset), "decode", "r", "m")
     letters.flush(PATIENCE_S)
-    found = read_all(broker, letters.topic, 3000)
+    found = read_all(broker, letters.topic.name, 3000)
     assert [(letter.value, facts(letter)["offset"]) for letter in found] == [(b"v%d" % i, str(i)) for i in range(3000)]
 
 
@@ -134,7 +136,7 @@ def test_letter_without_a_timestamp_gets_the_brokers(
     letters = open_letters(broker, topic_name)
     letters.send(record(0, b"x", timestamp_ms=-1), "decode", "r", "m")
     letters.flush(PATIENCE_S)
-    (letter,) = read_all(broker, letters.topic, 1)
+    (letter,) = read_all(broker, letters.topic.name, 1)
     assert letter.timestamp_ms >= NOW_MS - 1000
     assert facts(letter)["timestamp"] == "-1"
 
@@ -151,7 +153,7 @@ def test_letters_wait_until_the_broker_is_there(topic_name: str, open_letters: O
     assert caught.value.retriable
     with EmbeddedBroker(port):
         letters.flush(PATIENCE_S)
-        assert [letter.value for letter in read_all(connection, letters.topic, 2)] == [b"first", b"second"]
+        assert [letter.value for letter in read_all(connection, letters.topic.name, 2)] == [b"first", b"second"]
         letters.close()
 
 
@@ -163,7 +165,7 @@ def test_large_letter_fits_a_topic_that_was_created_for_it(
     value = os.urandom(3_000_000)  # three times what a topic takes by default
     letters.send(record(0, value), "decode", "too_large", "m")
     letters.flush(PATIENCE_S)
-    (letter,) = read_all(apache_kafka.connection, letters.topic, 1)
+    (letter,) = read_all(apache_kafka.connection, letters.topic.name, 1)
     assert letter.value == value
 
 
@@ -172,7 +174,7 @@ def test_letter_too_large_for_its_topic_is_told_and_kept(
     apache_kafka: ApacheKafka, topic_name: str, open_letters: OpenLetters
 ) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, f"{topic_name}.dlq", settings={"max.message.bytes": "2000"})
+    Topic(connection, f"{topic_name}.dlq").create(settings={"max.message.bytes": "2000"})
     letters = open_letters(connection, topic_name)
     value = os.urandom(5000)
     letters.send(record(0, b"small"), "decode", "r", "m")
@@ -182,10 +184,10 @@ def test_letter_too_large_for_its_topic_is_told_and_kept(
             letters.flush(PATIENCE_S)
         assert not caught.value.retriable
     admin = KafkaAdminClient(**connection.client_settings())
-    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, letters.topic, {"max.message.bytes": "100000"})])
+    admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, letters.topic.name, {"max.message.bytes": "100000"})])
     admin.close()
     letters.flush(PATIENCE_S)
-    assert [letter.value for letter in read_all(connection, letters.topic, 2)] == [b"small", value]
+    assert [letter.value for letter in read_all(connection, letters.topic.name, 2)] == [b"small", value]
 
 
 @pytest.mark.kafka
@@ -196,7 +198,7 @@ def test_timestamp_that_the_broker_refuses_stays_in_the_header(
     next_week_ms = NOW_MS + 7 * 86_400_000
     letters.send(record(0, b"from the future", timestamp_ms=next_week_ms), "decode", "r", "m")
     letters.flush(PATIENCE_S)
-    (letter,) = read_all(apache_kafka.connection, letters.topic, 1)
+    (letter,) = read_all(apache_kafka.connection, letters.topic.name, 1)
     assert letter.value == b"from the future"
     assert letter.timestamp_ms < next_week_ms
     assert facts(letter)["timestamp"] == str(next_week_ms)
@@ -216,5 +218,5 @@ def test_letters_outlive_a_killed_broker(apache_kafka: ApacheKafka, topic_name: 
     finally:
         apache_kafka.start()
     letters.flush(PATIENCE_S)
-    found = read_all(apache_kafka.connection, letters.topic, 2)
+    found = read_all(apache_kafka.connection, letters.topic.name, 2)
     assert [letter.value for letter in found] == [b"before", b"meanwhile"]

@@ -14,7 +14,8 @@ from time import monotonic, sleep
 import pytest
 
 from flexihash.consumer.consumer_errors import BrokerUnavailable
-from flexihash.consumer.kafka import KafkaConnection, create_topic, topic_exists
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.service.embedded_broker import EmbeddedBroker, EmbeddedBrokerError
 
 PATIENCE_S = 60.0
@@ -37,15 +38,15 @@ def is_running(pid: int) -> bool:
 def test_serves_until_it_is_stopped() -> None:
     with EmbeddedBroker() as broker:
         connection = KafkaConnection(broker.bootstrap_servers)
-        create_topic(connection, "events")
-        assert topic_exists(connection, "events")
+        Topic(connection, "events").create()
+        assert Topic(connection, "events").exists()
         port, pid = broker.port, broker.pid
         assert pid is not None
     assert not is_running(pid)
     broker.stop()
     with EmbeddedBroker(port) as again:
         assert again.bootstrap_servers == f"127.0.0.1:{port}"
-        assert not topic_exists(KafkaConnection(again.bootstrap_servers), "events")
+        assert not Topic(KafkaConnection(again.bootstrap_servers), "events").exists()
 
 
 def test_port_in_use_is_named() -> None:
@@ -95,12 +96,12 @@ def test_the_command_runs_one_until_it_is_told_to_stop() -> None:
         assert process.stderr is not None
         line = process.stderr.readline()
         servers = line.removeprefix("listening on ").partition(";")[0]
-        assert not topic_exists(KafkaConnection(servers), "events")
+        assert not Topic(KafkaConnection(servers), "events").exists()
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
         assert process.stderr.read() == ""
     with pytest.raises(BrokerUnavailable):
-        topic_exists(KafkaConnection(servers), "events")
+        Topic(KafkaConnection(servers), "events").exists()
 
 
 def test_the_command_tells_programs_where_it_listens() -> None:
@@ -110,7 +111,7 @@ def test_the_command_tells_programs_where_it_listens() -> None:
         assert process.stderr is not None
         told = json.loads(process.stdout.readline())
         assert set(told) == {"bootstrap_servers", "pid"}
-        assert not topic_exists(KafkaConnection(told["bootstrap_servers"]), "events")
+        assert not Topic(KafkaConnection(told["bootstrap_servers"]), "events").exists()
         assert is_running(told["pid"])
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0

@@ -12,7 +12,9 @@ from typing import Any
 import httpx
 import pytest
 
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.service.api import create_app
 from flexihash.service.settings import load_settings
 
@@ -52,7 +54,7 @@ def open_api(broker: KafkaConnection, tmp_path: Path) -> Iterator[Callable[[str]
 
 def read_values(broker: KafkaConnection, topic: str, n_values: int) -> list[bytes | None]:
     """The values of partition 0, at least n_values of them."""
-    source = KafkaSource(broker, topic)
+    source = KafkaSource(Topic(broker, topic))
     source.start({})
     values: list[bytes | None] = []
     deadline = monotonic() + PATIENCE_S

@@ -14,7 +14,6 @@ from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, Resourc
 from kafka.errors import KafkaError
 from kafka.structs import OffsetAndMetadata
 
-from flexihash.consumer.confluent import ConfluentSource
 from flexihash.consumer.consumer_errors import (
     AccessDenied,
     BrokerUnavailable,
@@ -23,11 +22,15 @@ from flexihash.consumer.consumer_errors import (
     ConsumerError,
 )
 from flexihash.consumer.fence import Fence
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, read_topic, topic_exists
+from flexihash.consumer.kafka.confluent import ConfluentSource
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource, read_topic
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Record
 from flexihash.consumer.replay import read_box, replay
+from flexihash.service.advice import advise
 from tests.integration.brokers import (
     HOST,
     MECHANISMS,
@@ -80,12 +83,12 @@ def assert_no_piece(text: str) -> None:
 
 
 def publish(connection: KafkaConnection, topic: str) -> None:
-    with Publisher(connection, topic) as publisher:
+    with Publisher(Topic(connection, topic)) as publisher:
         publisher.publish(EVENTS, timeout_s=PATIENCE_S)
 
 
 def reject(connection: KafkaConnection, topic: str) -> None:
-    letters = DeadLetters(connection, topic)
+    letters = DeadLetters(Topic(connection, topic))
     letters.send(Record(topic, 0, 0, 1_700_000_000_000, b"key", b"bad", ()), "decode", "not_json", "not JSON")
     try:
         letters.flush(5.0)
@@ -94,7 +97,7 @@ def reject(connection: KafkaConnection, topic: str) -> None:
 
 
 def read_by_confluent(connection: KafkaConnection, topic: str) -> list[bytes | None]:
-    source = ConfluentSource(connection, topic)
+    source = ConfluentSource(Topic(connection, topic))
     source.start({})
     values: list[bytes | None] = []
     deadline = monotonic() + PATIENCE_S
@@ -107,13 +110,13 @@ def read_by_confluent(connection: KafkaConnection, topic: str) -> list[bytes | N
 @pytest.mark.parametrize("way", WAYS)
 def test_all_that_the_service_does_goes_by(kafka: ApacheKafka, topic_name: str, way: str) -> None:
     connection = connect(kafka, way)
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     publish(connection, topic_name)
-    assert [record.value for record in read_topic(connection, topic_name)] == EVENTS
+    assert [record.value for record in read_topic(Topic(connection, topic_name))] == EVENTS
     assert read_by_confluent(connection, topic_name) == EVENTS
     reject(connection, topic_name)
-    assert [record.value for record in read_topic(connection, f"{topic_name}.dlq")] == [b"bad"]
-    fence = Fence(connection, topic_name, "group")
+    assert [record.value for record in read_topic(Topic(connection, f"{topic_name}.dlq"))] == [b"bad"]
+    fence = Fence(Topic(connection, topic_name), "group")
     fence.acquire()
     fence.check()
     fence.close()
@@ -124,8 +127,8 @@ def test_all_that_the_service_does_goes_by(kafka: ApacheKafka, topic_name: str, 
 
 def assert_refused(connection: KafkaConnection, kind: type[ConsumerError], text: str) -> None:
     with pytest.raises(kind) as caught:
-        topic_exists(connection, "events")
-    assert re.search(text, str(caught.value)), caught.value
+        Topic(connection, "events").exists()
+    assert re.search(text, advise(caught.value)), caught.value
     if kind is not ConnectionSettingsError or "Kafka at" in text:
         assert connection.bootstrap_servers in str(caught.value)
     assert caught.value.retriable == (kind is BrokerUnavailable)
@@ -138,7 +141,7 @@ def test_wrong_password(kafka: ApacheKafka, way: str) -> None:
     text = f"denies user 'learner' access by {mechanism}: Authentication failed.*; check FLEXIHASH_SASL_USERNAME"
     assert_refused(wrong, AccessDenied, text)
     with pytest.raises(AccessDenied) as caught:
-        Fence(wrong, "events", "group").acquire()
+        Fence(Topic(wrong, "events"), "group").acquire()
     assert_no_piece(f"{caught.value} {caught.value.__cause__} {wrong!r}")
 
 
@@ -206,16 +209,16 @@ def test_the_service_learns_by_tls_and_scram_and_never_tells_the_password(
     kafka: ApacheKafka, topic_name: str, launch: Launch
 ) -> None:
     connection = kafka.secure_connection("SASL_SSL", "SCRAM-SHA-512", "careful", SECRET)
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     service = launch(connection, topic_name, FLEXIHASH_LOG_LEVEL="debug").start().wait_ready()
-    with Publisher(connection, topic_name) as publisher:
+    with Publisher(Topic(connection, topic_name)) as publisher:
         publisher.publish([EVENTS[0], b"not json", EVENTS[0]], timeout_s=PATIENCE_S)
     service.wait_position(3)
     service.post("/v1/predictions", {"instances": [{"k": "v"}]})
     service.post("/v1/checkpoints", None)
     answers = [service.http.get(path).text for path in ("/v1/model", "/readyz", "/metrics", "/openapi.json")]
     assert service.stop() == 0, service.log
-    assert [record.value for record in read_topic(connection, f"{topic_name}.dlq")] == [b"not json"]
+    assert [record.value for record in read_topic(Topic(connection, f"{topic_name}.dlq"))] == [b"not json"]
     assert "SaslAuthenticateRequest" in service.log  # or the log would have had nothing to hide
     kept = [path for path in service.folder.rglob("*.json") if path.is_file()]
     assert len(kept) >= 2  # a manifest and the status
@@ -295,33 +298,33 @@ def wait_until(is_so: Callable[[], bool], what: str) -> None:
 
 def test_the_documented_rights_are_enough_and_each_is_needed(closed: ApacheKafka, topic_name: str) -> None:
     group, own = "flexihash", closed.connection
-    create_topic(own, topic_name)
+    Topic(own, topic_name).create()
     publish(own, topic_name)
     user = f"user-{topic_name}"
     closed.add_user(user, PASSWORD)
     connection = closed.secure_connection("SASL_PLAINTEXT", "SCRAM-SHA-512", user)
 
     def learn() -> None:
-        assert len(list(read_topic(connection, topic_name))) >= len(EVENTS)
-        KafkaSource(connection, topic_name).identity()
+        assert len(list(read_topic(Topic(connection, topic_name)))) >= len(EVENTS)
+        KafkaSource(Topic(connection, topic_name)).identity()
 
     def commit() -> None:
         at = TopicPartition(topic_name, 0)
         with administer(own) as admin:
             admin.alter_group_offsets(group, {at: OffsetAndMetadata(1, "", -1)})
-            source = KafkaSource(connection, topic_name, group)
+            source = KafkaSource(Topic(connection, topic_name), group)
             source.start({})
             source.commit({0: 3})
             source.close()
             assert admin.list_group_offsets({group: [at]})[group][at].offset == 3
 
     def make_letters() -> None:
-        if topic_exists(own, f"{topic_name}.dlq"):
+        if Topic(own, f"{topic_name}.dlq").exists():
             delete_topic(own, f"{topic_name}.dlq")
         reject(connection, topic_name)
 
     def hold_fence() -> None:
-        fence = Fence(connection, topic_name, group)
+        fence = Fence(Topic(connection, topic_name), group)
         try:
             fence.acquire()
             fence.check()
@@ -335,8 +338,8 @@ def test_the_documented_rights_are_enough_and_each_is_needed(closed: ApacheKafka
         ("transactional id", f"flexihash.{group}.{topic_name}", "WRITE"): hold_fence,
         ("topic", f"{topic_name}.dlq", "CREATE"): make_letters,
         ("topic", f"{topic_name}.dlq", "WRITE"): lambda: reject(connection, topic_name),
-        ("topic", f"{topic_name}.dlq", "READ"): lambda: read_box(connection, topic_name),
-        ("transactional id", f"flexihash.replay.{topic_name}", "WRITE"): lambda: replay(connection, topic_name),
+        ("topic", f"{topic_name}.dlq", "READ"): lambda: read_box(Topic(connection, topic_name)),
+        ("transactional id", f"flexihash.replay.{topic_name}", "WRITE"): lambda: replay(Topic(connection, topic_name)),
     }
     assert sorted(documented_rights(topic_name)) == sorted(steps)
 
@@ -362,23 +365,23 @@ def test_the_documented_rights_are_enough_and_each_is_needed(closed: ApacheKafka
 def test_the_service_works_with_the_documented_rights(closed: ApacheKafka, topic_name: str, launch: Launch) -> None:
     user = f"user-{topic_name}"
     closed.add_user(user, PASSWORD)
-    create_topic(closed.connection, topic_name)
+    Topic(closed.connection, topic_name).create()
     with administer(closed.connection) as admin:
         admin.create_acls([ACL(*rule(user, right)) for right in documented_rights(topic_name)])
     connection = closed.secure_connection("SASL_SSL", "SCRAM-SHA-512", user)
     service = launch(connection, topic_name).start().wait_ready()
     service.post("/v1/events", [{"features": {"k": "v"}, "label": 1}])
-    with Publisher(connection, topic_name) as publisher:
+    with Publisher(Topic(connection, topic_name)) as publisher:
         publisher.publish([b"not json"], timeout_s=PATIENCE_S)
     service.wait_position(2)
     assert service.stop() == 0, service.log
     assert service.status().dead_letters.error is None
     assert "denies" not in service.log and "not committed" not in service.log
-    assert replay(connection, topic_name) == 1
+    assert replay(Topic(connection, topic_name)) == 1
 
 
 def test_a_right_that_is_absent_is_named(closed: ApacheKafka, topic_name: str, launch: Launch) -> None:
-    create_topic(closed.connection, topic_name)
+    Topic(closed.connection, topic_name).create()
     connection = closed.secure_connection("SASL_PLAINTEXT", "SCRAM-SHA-256", "careful", SECRET)
     service = launch(connection, topic_name).start()
     assert service.process is not None

@@ -10,7 +10,6 @@ from time import monotonic, sleep
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer, TopicPartition
 
-from flexihash.consumer.confluent import ConfluentSource
 from flexihash.consumer.consumer_errors import (
     BrokerUnavailable,
     ClientFailed,
@@ -21,7 +20,10 @@ from flexihash.consumer.consumer_errors import (
     RecordUnreadable,
     TopicNotFound,
 )
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
+from flexihash.consumer.kafka.confluent import ConfluentSource
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Record, StartAt
 from tests.integration.brokers import ApacheKafka, add_partitions, delete_records, delete_topic
@@ -39,7 +41,7 @@ def open_source(request: pytest.FixtureRequest) -> Iterator[OpenSource]:
     def build(
         connection: KafkaConnection, topic: str, group_id: str | None = None, start_at: StartAt = "earliest"
     ) -> KafkaSource:
-        opened.append(request.param(connection, topic, group_id, start_at, max_poll_records=700))
+        opened.append(request.param(Topic(connection, topic), group_id, start_at, max_poll_records=700))
         return opened[-1]
 
     yield build
@@ -48,7 +50,7 @@ def open_source(request: pytest.FixtureRequest) -> Iterator[OpenSource]:
 
 
 def publish(connection: KafkaConnection, topic: str, values: list[bytes]) -> list[tuple[int, int]]:
-    with Publisher(connection, topic) as publisher:
+    with Publisher(Topic(connection, topic)) as publisher:
         return publisher.publish(values, timeout_s=PATIENCE_S)
 
 
@@ -177,7 +179,7 @@ def test_position_in_a_partition_that_is_not_there_is_refused(
 def test_partition_without_a_position_is_read_from_its_beginning(
     broker: KafkaConnection, topic_name: str, open_source: OpenSource
 ) -> None:
-    create_topic(broker, topic_name, n_partitions=2)
+    Topic(broker, topic_name).create(n_partitions=2)
     positions = publish(broker, topic_name, numbered(4))
     producer = KafkaProducer(**broker.client_settings())
     for partition in (0, 1):
@@ -199,14 +201,14 @@ def test_absent_topic_is_named_and_not_created(
         with pytest.raises(TopicNotFound, match=topic_name) as caught:
             question()
         assert not caught.value.retriable
-    assert not topic_exists(broker, topic_name)
+    assert not Topic(broker, topic_name).exists()
 
 
 def test_created_topic_exists_once(broker: KafkaConnection, topic_name: str) -> None:
-    assert not topic_exists(broker, topic_name)
-    assert create_topic(broker, topic_name, n_partitions=3)
-    assert topic_exists(broker, topic_name)
-    assert not create_topic(broker, topic_name)
+    assert not Topic(broker, topic_name).exists()
+    assert Topic(broker, topic_name).create(n_partitions=3)
+    assert Topic(broker, topic_name).exists()
+    assert not Topic(broker, topic_name).create()
 
 
 def test_unreachable_broker_is_named(open_source: OpenSource) -> None:
@@ -250,7 +252,7 @@ def test_identity_changes_when_a_topic_is_made_anew(
     assert_silent(source)
     with pytest.raises(TopicNotFound):
         source.refresh()
-    assert create_topic(broker, topic)  # reading has not brought it back
+    assert Topic(broker, topic).create()  # reading has not brought it back
     assert source.identity().cluster_id == before.cluster_id
     assert source.identity().topic_id != before.topic_id
     with pytest.raises(IdentityChanged, match=before.topic_id):
@@ -277,7 +279,7 @@ def test_new_partition_is_found_and_read_from_its_beginning(
     apache_kafka: ApacheKafka, topic_name: str, open_source: OpenSource
 ) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     publish(connection, topic_name, numbered(1500))
     source = open_source(connection, topic_name, start_at="latest")
     source.start({0: 0})
@@ -304,7 +306,7 @@ def test_position_that_retention_has_passed_is_refused(
     apache_kafka: ApacheKafka, topic_name: str, open_source: OpenSource
 ) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     publish(connection, topic_name, numbered(100))
     source = open_source(connection, topic_name)
     source.start({0: 10})
@@ -323,7 +325,7 @@ def test_damaged_record_is_told_and_not_skipped(
     apache_kafka: ApacheKafka, topic_name: str, open_source: OpenSource
 ) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     publish(connection, topic_name, [b"first"])
     publish(connection, topic_name, [b"second"])
     segment = apache_kafka.segment(topic_name)
@@ -352,7 +354,7 @@ def test_records_of_aborted_transactions_are_left_out(
     apache_kafka: ApacheKafka, topic_name: str, open_source: OpenSource
 ) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     with transactional_producer(connection, topic_name) as producer:
         for value, end in ((b"kept", producer.commit_transaction), (b"taken back", producer.abort_transaction)):
             producer.begin_transaction()
@@ -370,7 +372,7 @@ def test_the_end_of_a_transaction_is_no_lag(
     apache_kafka: ApacheKafka, topic_name: str, open_source: OpenSource
 ) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     with transactional_producer(connection, topic_name) as producer:
         producer.begin_transaction()
         for value in (b"one", b"two"):
@@ -391,7 +393,7 @@ def test_killed_broker_costs_no_record_and_doubles_none(
     apache_kafka: ApacheKafka, topic_name: str, open_source: OpenSource
 ) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     publish(connection, topic_name, numbered(20_000))
     source = open_source(connection, topic_name, group_id="learner")
     source.start({})

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from flexihash.consumer.consumer_errors import PublishRefused
-from flexihash.consumer.kafka import KafkaConnection, create_topic, read_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import read_topic
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.letter_box import DeadLetters
-from flexihash.consumer.letters import TOPIC_SUFFIX
 from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Record
 from flexihash.consumer.replay import REPLAYED, _open_producer, _publish, read_box, replay
@@ -45,7 +46,7 @@ def run(connection: KafkaConnection, topic: str, folder: Path, *arguments: str) 
 
 def reject(connection: KafkaConnection, topic: str, *records: tuple[str, bytes | None]) -> None:
     """Dead letters of these reasons and values; their offsets count from 0."""
-    letters = DeadLetters(connection, topic)
+    letters = DeadLetters(Topic(connection, topic))
     for offset, (reason, value) in enumerate(records):
         headers = (("trace", b"\x01"), ("nothing", None))
         letters.send(
@@ -56,7 +57,7 @@ def reject(connection: KafkaConnection, topic: str, *records: tuple[str, bytes |
 
 
 def values(connection: KafkaConnection, topic: str) -> list[bytes | None]:
-    return [record.value for record in read_topic(connection, topic)]
+    return [record.value for record in read_topic(Topic(connection, topic))]
 
 
 def test_reasons_are_counted_and_sampled(broker: KafkaConnection, topic: str, tmp_path: Path) -> None:
@@ -93,13 +94,13 @@ def test_reasons_are_counted_and_sampled(broker: KafkaConnection, topic: str, tm
 
 
 def test_a_replay_comes_once_and_byte_for_byte(broker: KafkaConnection, topic: str, tmp_path: Path) -> None:
-    create_topic(broker, topic)
+    Topic(broker, topic).create()
     reject(broker, topic, ("not_json", b"\x00\xff"), ("bad_label", b"{}"), ("not_json", None), ("not_json", b""))
     assert run(broker, topic, tmp_path, "--replay", "--reason", "not_json", "--json")[:2] == (
         0,
         json.dumps({"topic": topic, "replayed": 3}) + "\n",
     )
-    found = list(read_topic(broker, topic))
+    found = list(read_topic(Topic(broker, topic)))
     assert [record.value for record in found] == [b"\x00\xff", None, b""]
     assert {record.key for record in found} == {b"\xffkey"}
     assert {record.headers for record in found} == {(("trace", b"\x01"), ("nothing", b""))}  # the client writes no null
@@ -109,7 +110,7 @@ def test_a_replay_comes_once_and_byte_for_byte(broker: KafkaConnection, topic: s
     reject(broker, topic, ("not_json", b"new"))
     assert run(broker, topic, tmp_path, "--replay")[1] == f"1 events published to {topic} again\n"
     assert values(broker, topic) == [b"\x00\xff", None, b"", b"{}", b"new"]
-    box = read_box(broker, topic)
+    box = read_box(Topic(broker, topic))
     assert (box.count(), box.count_replayed(), box.n_foreign) == (5, 5, 0)
 
 
@@ -119,7 +120,7 @@ def test_a_replay_that_was_killed_is_gone_on_with_and_doubles_nothing(
 ) -> None:
     """Killed between a batch's records and its end; on Tansu readers see what was never committed."""
     broker = apache_kafka.connection
-    create_topic(broker, topic_name)
+    Topic(broker, topic_name).create()
     reject(broker, topic_name, *((f"r{i % 2}", b"%d" % i) for i in range(1200)))
     seen: list[int] = []
 
@@ -132,13 +133,13 @@ def test_a_replay_that_was_killed_is_gone_on_with_and_doubles_nothing(
             raise Killed
 
     with pytest.raises(Killed):
-        replay(broker, topic_name, on_progress=die)
-    dying = _open_producer(broker, topic_name)
+        replay(Topic(broker, topic_name), on_progress=die)
+    dying = _open_producer(Topic(broker, topic_name))
     dying.begin_transaction()
     for i in range(500, 600):
         dying.send(topic_name, b"%d" % i, key=b"\xffkey")
     dying.flush()
-    assert replay(broker, topic_name) == 700  # takes over, and so ends what was under way
+    assert replay(Topic(broker, topic_name)) == 700  # takes over, and so ends what was under way
     assert seen == [1200, 1200]
     dying._sender.force_close()
     dying.close(timeout=1.0)
@@ -148,34 +149,36 @@ def test_a_replay_that_was_killed_is_gone_on_with_and_doubles_nothing(
 @pytest.mark.kafka
 def test_the_first_of_two_replays_is_stopped_by_the_second(apache_kafka: ApacheKafka, topic_name: str) -> None:
     broker = apache_kafka.connection
-    create_topic(broker, topic_name)
+    Topic(broker, topic_name).create()
     reject(broker, topic_name, ("r", b"0"))
-    first = _open_producer(broker, topic_name)
-    record = next(iter(read_topic(broker, topic_name + TOPIC_SUFFIX)))
-    assert replay(broker, topic_name) == 1
+    first = _open_producer(Topic(broker, topic_name))
+    record = next(iter(read_topic(Topic(broker, topic_name).dead_letters)))
+    assert replay(Topic(broker, topic_name)) == 1
     with pytest.raises(PublishRefused, match="another replay"):
-        _publish(first, topic_name, [(letter(0), record)])
+        _publish(first, Topic(broker, topic_name), [(letter(0), record)])
     first.close(timeout=1.0)
     assert values(broker, topic_name) == [b"0"]
 
 
 def test_what_others_write_into_the_topic_is_counted_and_left_alone(broker: KafkaConnection, topic: str) -> None:
     reject(broker, topic, ("r", b"0"))
-    with Publisher(broker, topic + TOPIC_SUFFIX) as publisher:
+    with Publisher(Topic(broker, topic).dead_letters) as publisher:
         publisher.publish([b"foreign"], timeout_s=30)
     reject(broker, "another", ("r", b"1"))
-    box = read_box(broker, topic)
+    box = read_box(Topic(broker, topic))
     assert (box.count(), box.n_foreign) == (1, 1)
-    assert replay(broker, topic) == 1
+    assert replay(Topic(broker, topic)) == 1
     assert values(broker, topic) == [b"0"]
     marks = [
-        record for record in read_topic(broker, topic + TOPIC_SUFFIX) if record.headers[-1:] and record.value is None
+        record
+        for record in read_topic(Topic(broker, topic).dead_letters)
+        if record.headers[-1:] and record.value is None
     ]
     assert [record.headers for record in marks] == [((REPLAYED, b'{"r":1}'),)]
 
 
 def test_a_topic_without_dead_letters_has_none(tansu: KafkaConnection, topic_name: str, tmp_path: Path) -> None:
-    create_topic(tansu, topic_name)
+    Topic(tansu, topic_name).create()
     code, out, err = run(tansu, topic_name, tmp_path)
     assert (code, out, err) == (0, f"0 letters in {topic_name}.dlq, 0 of them replayed\n", "")
 

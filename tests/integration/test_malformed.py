@@ -14,18 +14,22 @@ import torch
 
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FileSource
-from flexihash.consumer.kafka import KafkaConnection, create_topic, open_producer, read_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import read_topic
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.lesson import Lesson, Letters
 from flexihash.consumer.letters import read_letter
 from flexihash.consumer.loop import LearnLoop
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.wire import EventFormat
-from flexihash.model.checkpoint import CheckpointStore, read
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.checkpoint.tensors import read
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
-from flexihash.producer import encode, synthetic
+from flexihash.producer import synthetic
+from flexihash.producer.events import encode
 from tests.integration.served import N_ROWS, READY_S, Service
 
 N_GOOD, N_BAD = 100_000, 10_000
@@ -136,7 +140,7 @@ def service(broker: KafkaConnection, topic_name: str, tmp_path: Path) -> Iterato
     limit = str(MAX_EVENT_BYTES)
     service = Service(broker, topic_name, tmp_path, FLEXIHASH_MAX_EVENT_BYTES=limit, FLEXIHASH_CHECKPOINT_SECONDS="2")
     yield service
-    service.end()
+    service.close()
 
 
 def learn_good(path: Path) -> OnlineModel:
@@ -180,10 +184,10 @@ def test_malformed_events_leave_no_trace_in_the_model(
     randomness.shuffle(kinds)
     bad_at = dict(zip(sorted(randomness.sample(range(N_GOOD + N_BAD), N_BAD)), kinds, strict=True))
 
-    create_topic(broker, topic_name)
+    Topic(broker, topic_name).create()
     service.start().wait_ready()
     learner = service.status().pid
-    producer = open_producer(broker, topic_name, linger_ms=5, batch_size=256 * 1024, compression_type="lz4")
+    producer = Topic(broker, topic_name).open_producer(linger_ms=5, batch_size=256 * 1024, compression_type="lz4")
     events = iter(good)
     for offset in range(N_GOOD + N_BAD):
         value = KINDS[bad_at[offset]][0] if offset in bad_at else next(events)
@@ -198,7 +202,7 @@ def test_malformed_events_leave_no_trace_in_the_model(
     assert (status.pid, status.state, saved["events"]) == (learner, "learning", N_GOOD)
     assert (status.dead_letters.spilled, status.dead_letters.error) == (0, None)
     expected = {offset: (KINDS[kind][0], KINDS[kind][1]) for offset, kind in bad_at.items()}
-    records = list(read_topic(broker, f"{topic_name}.dlq"))
+    records = list(read_topic(Topic(broker, f"{topic_name}.dlq")))
     assert len(records) == N_BAD
     letters = [letter for record in records if (letter := read_letter(record)) is not None]
     assert {letter.offset: (letter.value, letter.reason) for letter in letters} == expected

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from tests.integration.served import Launch
 
 TOKEN = "tok-5d6f0c"
@@ -35,7 +36,7 @@ sys.exit(run())
 def test_every_answer_is_documented(
     tansu: KafkaConnection, topic_name: str, launch: Launch, tmp_path: Path, token: str
 ) -> None:
-    create_topic(tansu, topic_name)
+    Topic(tansu, topic_name).create()
     settings = {"FLEXIHASH_API_TOKEN": token} if token else {}
     service = launch(tansu, topic_name, **settings).start().wait_ready()
     authorization = [f"--header=Authorization: Bearer {token}"] if token else []

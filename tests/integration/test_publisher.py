@@ -11,7 +11,9 @@ from time import monotonic
 import pytest
 
 from flexihash.consumer.consumer_errors import BrokerUnavailable, PublishError, PublishRefused, TopicNotFound
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic, topic_exists
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
 from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka
@@ -27,7 +29,7 @@ def open_publisher() -> Iterator[OpenPublisher]:
     opened: list[Publisher] = []
 
     def build(connection: KafkaConnection, topic: str) -> Publisher:
-        opened.append(Publisher(connection, topic))
+        opened.append(Publisher(Topic(connection, topic)))
         return opened[-1]
 
     yield build
@@ -37,7 +39,7 @@ def open_publisher() -> Iterator[OpenPublisher]:
 
 def read_all(connection: KafkaConnection, topic: str, n: int) -> dict[tuple[int, int], bytes | None]:
     """The topic's values by partition and offset; at least n."""
-    source = KafkaSource(connection, topic)
+    source = KafkaSource(Topic(connection, topic))
     source.start({})
     found: dict[tuple[int, int], bytes | None] = {}
     deadline = monotonic() + PATIENCE_S
@@ -50,7 +52,7 @@ def read_all(connection: KafkaConnection, topic: str, n: int) -> dict[tuple[int,
 
 
 def test_positions_are_true(broker: KafkaConnection, topic_name: str, open_publisher: OpenPublisher) -> None:
-    create_topic(broker, topic_name, n_partitions=3)
+    Topic(broker, topic_name).create(n_partitions=3)
     publisher = open_publisher(broker, topic_name)
     values = [b"event %d" % i for i in range(600)]
     positions = [position for i in range(0, 600, 100) for position in publisher.publish(values[i : i + 100])]
@@ -64,7 +66,7 @@ def test_nothing_to_publish(broker: KafkaConnection, topic: str, open_publisher:
 def test_events_of_one_key_stay_in_one_partition_and_in_order(
     broker: KafkaConnection, topic_name: str, open_publisher: OpenPublisher
 ) -> None:
-    create_topic(broker, topic_name, n_partitions=4)
+    Topic(broker, topic_name).create(n_partitions=4)
     publisher = open_publisher(broker, topic_name)
     keys = [b"user %d" % (i % 7) for i in range(140)]
     positions = publisher.publish([b"x"] * 140, keys)
@@ -114,9 +116,9 @@ def test_absent_topic_is_named_and_not_created(
         publisher.publish([b"x"])
     with pytest.raises(TopicNotFound, match=topic_name):
         publisher.send(b"x")
-    assert not topic_exists(broker, topic_name)
-    assert publisher.create_topic(n_partitions=2)
-    assert not publisher.create_topic()
+    assert not Topic(broker, topic_name).exists()
+    assert publisher.topic.create(n_partitions=2)
+    assert not publisher.topic.create()
 
 
 def test_works_once_the_broker_is_there(topic_name: str, open_publisher: OpenPublisher) -> None:
@@ -128,7 +130,7 @@ def test_works_once_the_broker_is_there(topic_name: str, open_publisher: OpenPub
         publisher.publish([b"x"])
     assert caught.value.retriable
     with EmbeddedBroker(port):
-        create_topic(connection, topic_name)
+        Topic(connection, topic_name).create()
         deadline = monotonic() + PATIENCE_S
         while True:
             try:
@@ -143,8 +145,8 @@ def test_works_once_the_broker_is_there(topic_name: str, open_publisher: OpenPub
 @pytest.mark.kafka
 def test_event_too_large_for_the_topic_is_refused(apache_kafka: ApacheKafka, topic_name: str) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, topic_name, settings={"max.message.bytes": "2000"})
-    with Publisher(connection, topic_name) as publisher:
+    Topic(connection, topic_name).create(settings={"max.message.bytes": "2000"})
+    with Publisher(Topic(connection, topic_name)) as publisher:
         with pytest.raises(PublishRefused, match=topic_name) as caught:
             publisher.publish([os.urandom(5000)])
         assert not caught.value.retriable
@@ -153,7 +155,7 @@ def test_event_too_large_for_the_topic_is_refused(apache_kafka: ApacheKafka, top
             publisher.flush()
         publisher.flush()  # told once
         assert publisher.publish([b"small"]) == [(0, 0)]
-    with Publisher(connection, topic_name) as publisher, pytest.raises(PublishRefused, match="2000000 bytes"):
+    with Publisher(Topic(connection, topic_name)) as publisher, pytest.raises(PublishRefused, match="2000000 bytes"):
         publisher.send(bytes(2_000_000))
 
 
@@ -161,7 +163,7 @@ def test_event_too_large_for_the_topic_is_refused(apache_kafka: ApacheKafka, top
 def test_killed_broker_costs_no_event_and_doubles_none(
     apache_kafka: ApacheKafka, topic_name: str, open_publisher: OpenPublisher
 ) -> None:
-    create_topic(apache_kafka.connection, topic_name)
+    Topic(apache_kafka.connection, topic_name).create()
     publisher = open_publisher(apache_kafka.connection, topic_name)
     for i in range(2000):
         publisher.send(b"%d" % i)

@@ -22,11 +22,13 @@ from kafka.admin import (
     ResourceType,
 )
 
-from flexihash.consumer import letter_box
+from flexihash.consumer import courier
 from flexihash.consumer.consumer_errors import DeadLetterError
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FileSource
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.lesson import Lesson
 from flexihash.consumer.letter_box import MAX_WAITING, MAX_WAITING_BYTES, DeadLetters
 from flexihash.consumer.letters import Letter, read_letter
@@ -37,13 +39,14 @@ from flexihash.consumer.schedule import CheckpointSchedule
 from flexihash.consumer.spill import read_spill
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.wire import EventFormat
-from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
 from flexihash.service.embedded_broker import EmbeddedBroker
+from tests.disks import small_disk
 from tests.integration.brokers import USERNAME, ApacheKafka, administer, delete_topic
 from tests.integration.served import Service
 
@@ -56,7 +59,7 @@ OpenLetters = Callable[..., DeadLetters]
 
 @pytest.fixture(autouse=True)
 def short_rest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(letter_box, "REST_S", 0.2)
+    monkeypatch.setattr(courier, "REST_S", 0.2)
 
 
 @pytest.fixture
@@ -65,7 +68,7 @@ def open_letters(tmp_path: Path) -> Iterator[OpenLetters]:
     opened: list[DeadLetters] = []
 
     def build(connection: KafkaConnection, topic: str, folder: Path = tmp_path / "spill") -> DeadLetters:
-        opened.append(DeadLetters(connection, topic, folder))
+        opened.append(DeadLetters(Topic(connection, topic), folder))
         return opened[-1]
 
     yield build
@@ -88,13 +91,9 @@ def own_kafka(tmp_path: Path) -> Iterator[ApacheKafka]:
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 64 KiB, and full but for 4 of them."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("only root may mount a disk")
-    (folder / "ballast").write_bytes(bytes(60 * 1024))
-    yield folder
-    subprocess.run(["umount", folder], check=True)
+    with small_disk(tmp_path / "disk", "64k") as folder:
+        (folder / "ballast").write_bytes(bytes(60 * 1024))
+        yield folder
 
 
 def send(letters: DeadLetters, *offsets: int, value: bytes = b"x") -> None:
@@ -112,7 +111,7 @@ def tend_until(letters: DeadLetters, is_done: Callable[[], bool]) -> None:
 
 def read_all(connection: KafkaConnection, topic: str, n: int) -> list[Letter]:
     """The first n letters of a topic that have different origins."""
-    source = KafkaSource(connection, topic)
+    source = KafkaSource(Topic(connection, topic))
     source.start({})
     found: list[Letter] = []
     deadline = monotonic() + PATIENCE_S
@@ -145,7 +144,7 @@ def test_letters_go_to_the_disk_while_no_broker_answers_and_arrive_after_a_resta
     letters.flush(2.0)
     assert (letters.status.waiting, letters.status.spilled) == (0, 3)
     assert f"127.0.0.1:{port}" in (letters.status.error or "")
-    assert offsets(list(read_spill(tmp_path / "spill" / letters.topic))) == [0, 1, 2]
+    assert offsets(list(read_spill(tmp_path / "spill" / letters.topic.name))) == [0, 1, 2]
     letters.close()
     again = open_letters(connection, topic_name)
     assert again.status.spilled == 3
@@ -154,13 +153,13 @@ def test_letters_go_to_the_disk_while_no_broker_answers_and_arrive_after_a_resta
         send(again, 3)
         again.flush(PATIENCE_S)
         assert (again.status.waiting, again.status.spilled, again.status.error) == (0, 0, None)
-        found = read_all(connection, again.topic, 4)
+        found = read_all(connection, again.topic.name, 4)
         again.close()
     assert offsets(found) == [0, 1, 2, 3]
     assert {(letter.key, letter.value, tuple(letter.headers)) for letter in found} == {
         (b"key", b"x", (("null", None),))
     }
-    assert list((tmp_path / "spill" / again.topic).iterdir()) == []
+    assert list((tmp_path / "spill" / again.topic.name).iterdir()) == []
 
 
 @pytest.mark.kafka
@@ -172,12 +171,12 @@ def test_a_topic_that_was_deleted_is_made_again(
     letters = open_letters(broker, topic_name)
     send(letters, 0)
     letters.flush(PATIENCE_S)
-    delete_topic(broker, letters.topic)
+    delete_topic(broker, letters.topic.name)
     send(letters, *range(1, 50))
     letters.flush(10.0)
     tend_until(letters, lambda: not letters.status.spilled)
     assert letters.status.waiting == 0
-    assert set(offsets(read_all(broker, letters.topic, 49))) == set(range(1, 50))
+    assert set(offsets(read_all(broker, letters.topic.name, 49))) == set(range(1, 50))
 
 
 @pytest.mark.kafka
@@ -185,7 +184,7 @@ def test_a_letter_that_is_too_large_waits_on_the_disk_and_holds_up_no_other(
     apache_kafka: ApacheKafka, topic_name: str, open_letters: OpenLetters
 ) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, f"{topic_name}.dlq", settings={"max.message.bytes": "2000"})
+    Topic(connection, f"{topic_name}.dlq").create(settings={"max.message.bytes": "2000"})
     letters = open_letters(connection, topic_name)
     value = os.urandom(5000)
     send(letters, 0)
@@ -204,14 +203,14 @@ def test_a_letter_that_is_too_large_waits_on_the_disk_and_holds_up_no_other(
     letters = open_letters(connection, topic_name)
     assert letters.status.spilled == 2
     tend_until(letters, lambda: letters.status.spilled == 1)
-    assert offsets(read_all(connection, letters.topic, 3)) == [0, 2, 3]
+    assert offsets(read_all(connection, letters.topic.name, 3)) == [0, 2, 3]
     tend_until(letters, lambda: "MessageSizeTooLarge" in (letters.status.error or ""))
-    resource = ConfigResource(ConfigResourceType.TOPIC, letters.topic, {"max.message.bytes": "100000"})
+    resource = ConfigResource(ConfigResourceType.TOPIC, letters.topic.name, {"max.message.bytes": "100000"})
     with administer(connection) as admin:
         admin.alter_configs([resource])
     tend_until(letters, lambda: not letters.status.spilled)
     assert letters.status.error is None
-    found = read_all(connection, letters.topic, 4)
+    found = read_all(connection, letters.topic.name, 4)
     assert offsets(found) == [0, 2, 3, 1]
     assert found[3].value == value
 
@@ -220,7 +219,7 @@ def test_a_letter_that_is_too_large_waits_on_the_disk_and_holds_up_no_other(
 def test_letters_arrive_once_the_right_to_write_is_given(
     apache_kafka: ApacheKafka, topic_name: str, open_letters: OpenLetters
 ) -> None:
-    create_topic(apache_kafka.connection, f"{topic_name}.dlq")
+    Topic(apache_kafka.connection, f"{topic_name}.dlq").create()
     pattern = ResourcePattern(ResourceType.TOPIC, f"{topic_name}.dlq")
     rule = (f"User:{USERNAME}", "*", ACLOperation.WRITE, ACLPermissionType.DENY, pattern)
     with administer(apache_kafka.connection) as admin:
@@ -236,7 +235,7 @@ def test_letters_arrive_once_the_right_to_write_is_given(
     with administer(apache_kafka.connection) as admin:
         admin.delete_acls([ACLFilter(*rule)])
     tend_until(letters, lambda: not letters.status.spilled)
-    assert offsets(read_all(apache_kafka.connection, letters.topic, 101)) == list(range(101))
+    assert offsets(read_all(apache_kafka.connection, letters.topic.name, 101)) == list(range(101))
 
 
 @pytest.mark.kafka
@@ -251,7 +250,7 @@ def test_a_timestamp_that_the_broker_refuses_does_not_keep_a_letter_on_the_disk(
     offline.close()
     letters = open_letters(apache_kafka.connection, topic_name)
     tend_until(letters, lambda: not letters.status.spilled)
-    found = {letter.offset: letter.timestamp for letter in read_all(apache_kafka.connection, letters.topic, 2)}
+    found = {letter.offset: letter.timestamp for letter in read_all(apache_kafka.connection, letters.topic.name, 2)}
     assert found == {0: next_week_ms, 1: NOW_MS}
 
 
@@ -277,7 +276,7 @@ def test_no_letter_is_lost_when_the_broker_is_killed_in_the_midst(
     send(letters, 3500)
     letters.flush(PATIENCE_S)
     assert (letters.status.waiting, letters.status.spilled, letters.status.error) == (0, 0, None)
-    counts = Counter(offsets(read_all(own_kafka.connection, letters.topic, 3501)))
+    counts = Counter(offsets(read_all(own_kafka.connection, letters.topic.name, 3501)))
     assert counts.keys() == set(range(3501))
     assert all(counts[offset] == 1 for offset in [*range(500), *range(2000, 3501)])  # those on their way may be doubled
 
@@ -296,7 +295,7 @@ def test_a_full_disk_is_told_and_its_letters_are_kept(
     (tiny_disk / "ballast").unlink()
     letters.flush(1.0)
     assert (letters.status.waiting, letters.status.spilled) == (0, 50)
-    assert offsets(list(read_spill(tiny_disk / letters.topic))) == list(range(50))
+    assert offsets(list(read_spill(tiny_disk / letters.topic.name))) == list(range(50))
 
 
 def test_letters_on_a_full_disk_reach_the_broker(
@@ -316,7 +315,7 @@ def test_letters_on_a_full_disk_reach_the_broker(
                 letters.flush(1.0)
             except DeadLetterError:
                 sleep(0.05)
-        assert offsets(read_all(KafkaConnection(back.bootstrap_servers), letters.topic, 50)) == list(range(50))
+        assert offsets(read_all(KafkaConnection(back.bootstrap_servers), letters.topic.name, 50)) == list(range(50))
         letters.close()
 
 
@@ -335,7 +334,7 @@ def test_few_large_letters_leave_no_room_either(topic_name: str, open_letters: O
 def test_learning_pauses_while_no_letter_is_safe_and_goes_on_by_itself(
     topic_name: str, open_letters: OpenLetters, tiny_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letter_box, "REST_S", 10.0)  # as it is: attempts to connect take seconds
+    monkeypatch.setattr(courier, "REST_S", 10.0)  # as it is: attempts to connect take seconds
     n_bad = 3 * MAX_WAITING
     path = tmp_path / "events.ndjson"
     path.write_bytes(b"{\n" * n_bad + b'{"features": {"a": 1.5}, "label": 1}\n')
@@ -367,7 +366,7 @@ def test_learning_pauses_while_no_letter_is_safe_and_goes_on_by_itself(
         saver.close()
         source.close()
     assert sum(loop.status.rejected.values()) == n_bad
-    assert len(list(read_spill(tiny_disk / "letters" / letters.topic))) == n_bad
+    assert len(list(read_spill(tiny_disk / "letters" / letters.topic.name))) == n_bad
 
 
 @pytest.mark.kafka
@@ -375,7 +374,7 @@ def test_the_service_survives_its_broker_and_loses_no_letter(
     own_kafka: ApacheKafka, topic_name: str, tmp_path: Path
 ) -> None:
     """Letters that are rejected before a broker dies are safe on the disk, through a restart of the service too."""
-    create_topic(own_kafka.connection, topic_name)
+    Topic(own_kafka.connection, topic_name).create()
     service = Service(own_kafka.connection, topic_name, tmp_path)
     try:
         service.start().wait_ready()
@@ -401,14 +400,14 @@ def test_the_service_survives_its_broker_and_loses_no_letter(
         assert service.status().rejected == {"not_json": 5_101}
         assert service.stop() == 0, service.log
     finally:
-        service.end()
+        service.close()
     found = Counter(offsets(read_all(own_kafka.connection, f"{topic_name}.dlq", 5_101)))
     assert found.keys() == {*range(100, 200), *range(5_200, 10_200), 10_201}
 
 
 def publish(connection: KafkaConnection, topic: str, n_good: int, n_bad: int) -> None:
     """Good events, and then bad ones."""
-    with Publisher(connection, topic) as publisher:
+    with Publisher(Topic(connection, topic)) as publisher:
         publisher.publish([b'{"features": {"a": 1.5}, "label": 1}'] * n_good + [b"{"] * n_bad, timeout_s=PATIENCE_S)
 
 

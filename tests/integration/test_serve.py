@@ -17,7 +17,9 @@ import torch
 
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FileSource
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.lesson import Lesson, Letters
 from flexihash.consumer.loop import LearnLoop
 from flexihash.consumer.publisher import Publisher
@@ -25,12 +27,15 @@ from flexihash.consumer.records import Record
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.status import LearnerStatus
 from flexihash.consumer.wire import EventFormat
-from flexihash.model.checkpoint import CheckpointStore, read
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.checkpoint.tensors import read
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
-from flexihash.producer import encode, replay, synthetic
+from flexihash.producer import synthetic
+from flexihash.producer.events import encode
+from flexihash.producer.pacing import replay
 from tests.integration.served import N_ROWS, READY_S, Launch, Service
 
 
@@ -41,7 +46,7 @@ def service(broker: KafkaConnection, topic: str, launch: Launch) -> Service:
 
 @pytest.fixture
 def publisher(broker: KafkaConnection, topic: str) -> Iterator[Publisher]:
-    publisher = Publisher(broker, topic)
+    publisher = Publisher(Topic(broker, topic))
     yield publisher
     publisher.close()
 
@@ -79,7 +84,7 @@ def test_malformed_events_become_dead_letters(
     saved = service.post("/v1/checkpoints", None)
     assert saved["events"] == 1
     assert service.status().rejected == {"not_json": 1, "bad_label": 1, "not_an_object": 1}
-    letters = KafkaSource(broker, f"{topic}.dlq")
+    letters = KafkaSource(Topic(broker, f"{topic}.dlq"))
     letters.start({})
     found: list[Record] = []
     deadline = time.monotonic() + 30
@@ -99,7 +104,7 @@ class NoLetters(Letters):
 
 def learn_uninterrupted(connection: KafkaConnection, topic: str, position: int) -> OnlineModel:
     model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS)))
-    source = KafkaSource(connection, topic)
+    source = KafkaSource(Topic(connection, topic))
     loop = LearnLoop(
         Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS), NoLetters()), Standing(model, source)
     )

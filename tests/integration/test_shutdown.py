@@ -10,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
-from flexihash.model.checkpoint import CheckpointStore, verify
-from flexihash.producer import encode, replay, synthetic
+from flexihash.model.checkpoint.manifest import verify
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.producer import synthetic
+from flexihash.producer.events import encode
+from flexihash.producer.pacing import replay
 from tests.integration.served import Launch, Service
 
 GRACE_S = 30  # until a container's engine kills; docker-compose.yml gives a minute
@@ -21,7 +25,7 @@ GRACE_S = 30  # until a container's engine kills; docker-compose.yml gives a min
 
 @pytest.fixture
 def service(tansu: KafkaConnection, topic_name: str, launch: Launch) -> Service:
-    create_topic(tansu, topic_name)
+    Topic(tansu, topic_name).create()
     return launch(tansu, topic_name)
 
 
@@ -59,7 +63,7 @@ def test_an_end_in_the_midst_of_ingest_saves_all_that_was_learned(
     service: Service, tansu: KafkaConnection, topic_name: str, signals: list[int]
 ) -> None:
     stop = threading.Event()
-    with Publisher(tansu, topic_name) as publisher:
+    with Publisher(Topic(tansu, topic_name)) as publisher:
         service.start()
         events = encode(synthetic(1_000_000))
         arguments = {"args": (events, publisher.send, 2_000.0), "kwargs": {"stop": stop}}

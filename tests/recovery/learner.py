@@ -1,7 +1,8 @@
 """The learner of the recovery tests: the real one, made to die where an armed fault says, or given a deliberate bug.
 
 A fault is armed by writing its name to the file that FAULT_FILE names; it strikes once. The names are those of
-`model.checkpoint.STEPS`, `learn` (in the midst of a fetch), and `abort:TEXT` (each time that a record holds TEXT).
+`model.checkpoint.store.STEPS`, `learn` (in the midst of a fetch), and `abort:TEXT` (each time that a record holds
+TEXT).
 """
 
 from __future__ import annotations

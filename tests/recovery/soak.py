@@ -21,36 +21,33 @@ import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import httpx
 import msgspec
 import numpy as np
 
 from flexihash.consumer.consumer_errors import ConsumerError
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
-from flexihash.consumer.status import LearnerStatus, read_status
 from flexihash.consumer.verification import verify_checkpoint
 from flexihash.consumer.wire import EventFormat
-from flexihash.model.checkpoint import STEPS, CheckpointStore
+from flexihash.model.checkpoint.store import STEPS, CheckpointStore
 from flexihash.model.config import ModelConfig
-from flexihash.service.embedded_broker import EmbeddedBroker
-from tests.integration.brokers import ApacheKafka
+from rig.broker import KafkaNode, open_broker
+from rig.service import ServiceStuck, kill
+from tests.integration import served
+from tests.integration.served import N_ROWS
 from tests.recovery.learner import BUG, BUGS, FAULT_FILE, LEARN
 
-ROOT = Path(__file__).parents[2]
-N_ROWS = 1 << 12
 SEGMENT_ROUNDS = 25
 EVENTS_PER_SECOND = 1_500.0
 BAD_EVERY = 500  # one event in so many is malformed
@@ -87,7 +84,7 @@ class Feeder:
     """Publishes events at a steady rate until stopped, whatever becomes of the broker meanwhile."""
 
     def __init__(self, connection: KafkaConnection, topic: str, seed: int) -> None:
-        self._publisher = Publisher(connection, topic)
+        self._publisher = Publisher(Topic(connection, topic))
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._feed, args=(make_events(seed),))
         self._thread.start()
@@ -111,65 +108,31 @@ class Feeder:
         self._publisher.close()
 
 
-@dataclass
-class Service:
+class Service(served.Service):
     """`tests.recovery.serve` on a topic, in a folder of its own."""
 
-    connection: KafkaConnection
-    topic: str
-    folder: Path
-    extra: Mapping[str, str] = field(default_factory=dict)
-    prefix: Sequence[str] = ()  # of the command
-    process: subprocess.Popen[bytes] | None = None
+    patience_s = PATIENCE_S
+    stop_s = PATIENCE_S
+    look_s = 0.005
 
-    def __post_init__(self) -> None:
-        self.folder.mkdir(parents=True)
-        self.fault_file = self.folder / "fault"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
-
-    def start(self) -> None:
-        environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("FLEXIHASH_")},
-            "PYTHONPATH": str(ROOT),
-            "FLEXIHASH_BOOTSTRAP_SERVERS": self.connection.bootstrap_servers,
-            "FLEXIHASH_TOPIC": self.topic,
-            "FLEXIHASH_GROUP_ID": self.topic,
-            "FLEXIHASH_PORT": str(self.port),
-            "FLEXIHASH_N_ROWS": str(N_ROWS),
-            "FLEXIHASH_CHECKPOINT_DIR": str(self.folder / "checkpoints"),
+    def __init__(
+        self, connection: KafkaConnection, topic: str, folder: Path, extra: Mapping[str, str] | None = None
+    ) -> None:
+        self.topic = topic
+        self.fault_file = folder / "fault"
+        settings = {
+            "FLEXIHASH_GROUP_ID": topic,
             "FLEXIHASH_CHECKPOINT_SECONDS": str(CHECKPOINT_S),
-            "FLEXIHASH_MEMORY_DIR": str(self.folder / "memory"),
             "FLEXIHASH_LOG_FORMAT": "json",
             FAULT_FILE: str(self.fault_file),
-            **self.extra,
         }
-        with (self.folder / "log").open("ab") as log:
-            command = [*self.prefix, sys.executable, "-P", "-m", "tests.recovery.serve"]
-            self.process = subprocess.Popen(command, env=environment, stderr=log, cwd=self.folder)
-
-    def status(self) -> LearnerStatus:
-        return read_status(self.folder / "memory") or LearnerStatus()
+        super().__init__(connection, topic, folder, **settings, **(extra or {}))
+        self.command = ("tests.recovery.serve",)
 
     def api_pid(self) -> int:
         """Of the newest API worker, as the supervisor logged it."""
-        lines = (line for line in (self.folder / "log").read_text().splitlines() if '"api-1 started"' in line)
+        lines = (line for line in self.log.splitlines() if '"api-1 started"' in line)
         return int(json.loads(list(lines)[-1])["pid"])
-
-    def is_ready(self) -> bool:
-        try:
-            return httpx.get(f"http://127.0.0.1:{self.port}/readyz", timeout=2).is_success
-        except httpx.TransportError:
-            return False
-
-    def wait(self, until: Callable[[], Any], what: str) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while not until():
-            ended = self.process is None or self.process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                why = "the service ended" if ended else f"not within {PATIENCE_S:g} s"
-                raise Mismatch(f"{what}: {why}; see {self.folder / 'log'}")
-            time.sleep(0.005)
 
     def wait_progress(self, old_pid: int = 0) -> None:
         """Until a learner, another than `old_pid`, has learned something."""
@@ -183,32 +146,11 @@ class Service:
 
         self.wait(has_progressed, "learning")
 
-    def stop(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        if (code := self.process.wait(PATIENCE_S)) != 0:
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Ends it, which must go well."""
+        if (code := super().stop(number)) != 0:
             raise Mismatch(f"exit code {code}; see {self.folder / 'log'}")
-
-    def kill(self) -> None:
-        """SIGKILL for all its processes."""
-        if self.process is not None and self.process.poll() is None:
-            pids = [self.process.pid, self.status().pid, self.api_pid()]
-            for pid in filter(None, pids):
-                _kill(pid)
-            self.process.wait()
-            self._wait_until_gone(pids[1:])  # or the next start may find the port taken
-
-    def _wait_until_gone(self, pids: Sequence[int]) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while any(pid and Path(f"/proc/{pid}").exists() for pid in pids):
-            if time.monotonic() > deadline:
-                raise Mismatch(f"one of {pids} outlives SIGKILL")
-            time.sleep(0.005)
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        return code
 
 
 @dataclass
@@ -245,7 +187,7 @@ class Soak:
 
     def __init__(
         self,
-        kafka: ApacheKafka | None,
+        kafka: KafkaNode | None,
         connection: KafkaConnection,
         folder: Path,
         kinds: Sequence[str],
@@ -268,7 +210,7 @@ class Soak:
         rng = random.Random(f"{self._report.seed} {number}")
         n_partitions = 1 if number % 2 == 0 else 3
         topic = f"soak-{os.getpid()}-{self._report.seed}-{number}"
-        create_topic(self._connection, topic, n_partitions)
+        Topic(self._connection, topic).create(n_partitions)
         service = Service(self._connection, topic, self._folder / topic, self._extra)
         feeder = Feeder(self._connection, topic, self._report.seed + number)
         try:
@@ -284,7 +226,7 @@ class Soak:
             self._report.segments += 1
         finally:
             feeder.stop()
-            service.kill()
+            service.close()
         shutil.rmtree(service.folder)
 
     def _run_round(self, service: Service, rng: random.Random) -> None:
@@ -295,14 +237,14 @@ class Soak:
         pid = service.status().pid
         begin = time.monotonic()
         if kind == "learner":
-            _kill(pid)
+            kill(pid)
         elif kind in ("learn", "step"):
             service.fault_file.write_text(LEARN if kind == "learn" else step)
             service.wait(lambda: not service.fault_file.exists(), f"{kind} {step}")
             begin = time.monotonic()
         elif kind == "api":
             api_pid = service.api_pid()
-            _kill(api_pid)
+            kill(api_pid)
             service.wait(lambda: service.api_pid() != api_pid and service.is_ready(), "an API")
         elif kind == "group":
             service.kill()
@@ -318,7 +260,7 @@ class Soak:
 
     def _read_ends(self, topic: str, n_partitions: int) -> dict[str, int]:
         """The log's ends, found by reading: what a broker lists may be too low."""
-        source = KafkaSource(self._connection, topic)
+        source = KafkaSource(Topic(self._connection, topic))
         source.start({})
         quiet_at = time.monotonic() + 3.0
         while time.monotonic() < quiet_at:
@@ -334,7 +276,7 @@ class Soak:
         assert newest.manifest is not None, newest.problem
         if newest.manifest.positions != ends:
             raise Mismatch(f"{newest.path} ends at {newest.manifest.positions}, the log at {ends}")
-        source = KafkaSource(self._connection, service.topic)
+        source = KafkaSource(Topic(self._connection, service.topic))
         verdict = verify_checkpoint(newest.path, source, ModelConfig(n_rows=N_ROWS), EventFormat())
         source.close()
         if verdict.differences:
@@ -355,39 +297,27 @@ def run(
     Args:
         extra: environment variables for the service.
     """
-    home = os.environ.get("KAFKA_HOME")
-    report = Report(seed, "Apache Kafka" if home else "Tansu")
+    report = Report(seed, "Apache Kafka" if os.environ.get("KAFKA_HOME") else "Tansu")
     begin = time.monotonic()
-    kafka = ApacheKafka(Path(home), folder / "kafka") if home else None
-    embedded = EmbeddedBroker() if kafka is None else None
     try:
-        if kafka is not None:
-            kafka.start()
-            connection = kafka.connection
-        else:
-            assert embedded is not None
-            connection = KafkaConnection(embedded.__enter__().bootstrap_servers)
-        soak = Soak(kafka, connection, folder, kinds, extra, report)
-        for number in itertools.count():
-            if (left := rounds - report.rounds) <= 0:
-                break
-            try:
-                soak.run_segment(number, min(SEGMENT_ROUNDS, left))
-            except Mismatch as mismatch:
-                report.mismatches.append(f"segment {number}: {mismatch}")
-                break
-            report.seconds = time.monotonic() - begin
-            if report_file is not None:
-                report_file.write_text(report.describe() + "\n")
-            print(f"{report.rounds} of {rounds} rounds, {report.seconds:.0f} s", file=sys.stderr, flush=True)
+        with open_broker(folder / "kafka") as broker:
+            kafka = broker if isinstance(broker, KafkaNode) else None
+            soak = Soak(kafka, KafkaConnection(broker.bootstrap_servers), folder, kinds, extra, report)
+            for number in itertools.count():
+                if (left := rounds - report.rounds) <= 0:
+                    break
+                try:
+                    soak.run_segment(number, min(SEGMENT_ROUNDS, left))
+                except (Mismatch, ServiceStuck) as mismatch:
+                    report.mismatches.append(f"segment {number}: {mismatch}")
+                    break
+                report.seconds = time.monotonic() - begin
+                if report_file is not None:
+                    report_file.write_text(report.describe() + "\n")
+                print(f"{report.rounds} of {rounds} rounds, {report.seconds:.0f} s", file=sys.stderr, flush=True)
     except KeyboardInterrupt:
         print("interrupted: the report is of what was done", file=sys.stderr)
-    finally:
-        report.seconds = time.monotonic() - begin
-        if kafka is not None:
-            kafka.stop()
-        if embedded is not None:
-            embedded.__exit__(None, None, None)
+    report.seconds = time.monotonic() - begin
     return report
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,9 +14,13 @@ import msgspec
 import pytest
 import torch
 
-from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
-from flexihash.model.checkpoint import MANIFEST_FILE, MODEL_FILE, CheckpointStore, _seal, read, read_manifest
+from flexihash.model.checkpoint.manifest import MANIFEST_FILE, MODEL_FILE, read_manifest, seal
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.checkpoint.tensors import read
+from tests.disks import small_disk
 from tests.recovery.soak import Service, make_events
 
 N_EVENTS = 2_000
@@ -29,7 +32,7 @@ Damage = Callable[[Path], object]
 @pytest.fixture(scope="module")
 def topic_of_faults(tansu: KafkaConnection) -> str:
     topic = f"faults-{os.getpid()}"
-    create_topic(tansu, topic)
+    Topic(tansu, topic).create()
     return topic
 
 
@@ -39,14 +42,14 @@ def sound(tansu: KafkaConnection, topic_of_faults: str, tmp_path_factory: pytest
     service = Service(tansu, topic_of_faults, tmp_path_factory.mktemp("sound") / "service")
     try:
         service.start()
-        with Publisher(tansu, topic_of_faults) as publisher:
+        with Publisher(Topic(tansu, topic_of_faults)) as publisher:
             events = make_events(seed=1)
             for half in (N_EVENTS // 2, N_EVENTS):
                 publisher.publish(list(islice(events, N_EVENTS // 2)), timeout_s=60)
                 service.wait(lambda half=half: has_saved(service, half), f"a checkpoint at {half}")
         service.stop()
     finally:
-        service.kill()
+        service.close()
     checkpoints = service.folder / "checkpoints"
     newest, older, *rest = list_paths(checkpoints)
     for path in rest:
@@ -73,7 +76,7 @@ def service(tansu: KafkaConnection, topic_of_faults: str, sound: Path, tmp_path:
     service = Service(tansu, topic_of_faults, tmp_path / "service")
     shutil.copytree(sound, service.folder / "checkpoints")
     yield service
-    service.kill()
+    service.close()
 
 
 def get(service: Service, path: str) -> httpx.Response:
@@ -148,7 +151,7 @@ def refuse(service: Service) -> str:
 
 def rewrite_version(path: Path) -> None:
     manifest = msgspec.structs.replace(read_manifest(path), format_version=99)
-    (path / MANIFEST_FILE).write_bytes(_seal(manifest))
+    (path / MANIFEST_FILE).write_bytes(seal(manifest))
 
 
 def test_another_format_version_is_refused(service: Service) -> None:
@@ -172,7 +175,7 @@ def test_other_settings_are_refused(
     service: Service, setting: str, value: str, field: str, there: str, asked: str
 ) -> None:
     newest = list_paths(service.folder / "checkpoints")[0]
-    service.extra = {setting: value}
+    service.environment |= {setting: value}
     assert refuse(service) == (
         f"{newest} has {field} = {there}, but {asked} is asked for: "
         f"choose another checkpoint_dir or set {field} back to {there}"
@@ -207,30 +210,27 @@ def test_a_checkpoint_that_may_not_be_read_is_named_and_stays(service: Service) 
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("mounting a tmpfs takes root")
-    yield disk
-    subprocess.run(["umount", "--lazy", disk], check=True)
+    with small_disk(tmp_path / "disk", "8m") as disk:
+        yield disk
 
 
 def test_a_full_disk_costs_checkpoints_not_learning_and_saving_goes_on_by_itself(
-    service: Service, tansu: KafkaConnection, small_disk: Path
+    service: Service, tansu: KafkaConnection, disk: Path
 ) -> None:
     topic = f"{service.topic}-full"
-    create_topic(tansu, topic)
+    Topic(tansu, topic).create()
     service.topic = topic
-    service.extra = {"FLEXIHASH_CHECKPOINT_DIR": str(small_disk)}
+    service.environment |= {"FLEXIHASH_TOPIC": topic, "FLEXIHASH_GROUP_ID": topic}
+    service.environment |= {"FLEXIHASH_CHECKPOINT_DIR": str(disk)}
     events = make_events(seed=2)
-    filler = small_disk / "filler"
-    with Publisher(tansu, topic) as publisher:
+    filler = disk / "filler"
+    with Publisher(Topic(tansu, topic)) as publisher:
         publisher.publish(list(islice(events, 1_000)), timeout_s=60)
         service.start()
         service.wait(lambda: has_saved(service, 1_000), "a checkpoint")
-        saved = list_paths(small_disk)
+        saved = list_paths(disk)
 
         # Without a buffer, which would try to write what is left in it once more as it is closed.
         with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
@@ -240,11 +240,11 @@ def test_a_full_disk_costs_checkpoints_not_learning_and_saving_goes_on_by_itself
         service.wait(lambda: "warnings" in get(service, "/readyz").json(), "a failure")
         (warning,) = get(service, "/readyz").json()["warnings"]
         assert warning == (
-            f"the last checkpoint was not saved: cannot write {small_disk}: No space left on device "
+            f"the last checkpoint was not saved: cannot write {disk}: No space left on device "
             "(errno 28, ENOSPC); free some space there or lower checkpoint_keep"
         )
         assert "flexihash_checkpoint_failed 1.0" in get(service, "/metrics").text
-        assert list_paths(small_disk) == saved
+        assert list_paths(disk) == saved
         publisher.publish(list(islice(events, 1_000)), timeout_s=60)
         service.wait(lambda: service.status().positions == {f"{topic}:0": 3_000}, "learning goes on")
 

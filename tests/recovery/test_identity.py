@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
 from flexihash.service.embedded_broker import EmbeddedBroker
 from tests.integration.brokers import ApacheKafka, add_partitions, delete_records, delete_topic
@@ -14,7 +15,7 @@ N_EVENTS = 40
 
 
 def publish(connection: KafkaConnection, topic: str, n_events: int) -> None:
-    with Publisher(connection, topic) as publisher:
+    with Publisher(Topic(connection, topic)) as publisher:
         publisher.publish([b'{"features": {"k": "v"}, "label": 1}'] * n_events, timeout_s=60)
 
 
@@ -30,7 +31,7 @@ def learned(broker: KafkaConnection, topic: str, launch: Launch) -> Service:
 
 def replace_topic(connection: KafkaConnection, topic: str, n_events: int) -> None:
     delete_topic(connection, topic)
-    create_topic(connection, topic)
+    Topic(connection, topic).create()
     publish(connection, topic, n_events)
 
 
@@ -105,7 +106,7 @@ def test_fresh_starts_a_new_model(learned: Service, broker: KafkaConnection, top
 def test_another_cluster_waits_for_a_choice(learned: Service, topic: str) -> None:
     with EmbeddedBroker() as other:
         connection = KafkaConnection(other.bootstrap_servers)
-        create_topic(connection, topic)
+        Topic(connection, topic).create()
         publish(connection, topic, N_EVENTS + 1)
         old = learned.environment["FLEXIHASH_BOOTSTRAP_SERVERS"]
         learned.environment["FLEXIHASH_BOOTSTRAP_SERVERS"] = connection.bootstrap_servers
@@ -121,7 +122,7 @@ def test_a_topic_deleted_and_made_anew_while_it_is_read(learned: Service, broker
     learned.start().wait_ready()
     delete_topic(broker, topic)
     assert_blocked(learned, f"topic '{topic}' does not exist")
-    create_topic(broker, topic)
+    Topic(broker, topic).create()
     assert_blocked(learned, "of topic ", "but this is topic")
     assert learned.stop() == 0
 
@@ -129,7 +130,7 @@ def test_a_topic_deleted_and_made_anew_while_it_is_read(learned: Service, broker
 @pytest.mark.kafka
 def test_retention_that_passed_the_position(apache_kafka: ApacheKafka, topic_name: str, launch: Launch) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     publish(connection, topic_name, N_EVENTS)
     service = launch(connection, topic_name).start()
     service.wait_position(N_EVENTS)
@@ -149,12 +150,12 @@ def test_new_partitions_are_found_and_read_from_their_start(
     apache_kafka: ApacheKafka, topic_name: str, launch: Launch
 ) -> None:
     connection = apache_kafka.connection
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     publish(connection, topic_name, N_EVENTS)
     service = launch(connection, topic_name).start()
     service.wait_position(N_EVENTS)
     add_partitions(connection, topic_name, 3)
-    with Publisher(connection, topic_name) as publisher:
+    with Publisher(Topic(connection, topic_name)) as publisher:
         keys: list[bytes | None] = [str(number).encode() for number in range(60)]
         publisher.publish([b'{"features": {"k": "v"}, "label": 1}'] * 60, keys, timeout_s=60)
     service.wait(lambda: service.status().events == N_EVENTS + 60, "the events of all partitions")

@@ -8,7 +8,8 @@ import pytest
 
 from flexihash.consumer.consumer_errors import Fenced
 from flexihash.consumer.fence import Fence
-from flexihash.consumer.kafka import KafkaConnection, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.topic import Topic
 from tests.integration.brokers import ApacheKafka
 from tests.integration.served import Service
 
@@ -16,7 +17,7 @@ from tests.integration.served import Service
 def test_a_second_learner_of_the_same_checkpoints_is_refused(
     tansu: KafkaConnection, topic_name: str, tmp_path: Path
 ) -> None:
-    create_topic(tansu, topic_name)
+    Topic(tansu, topic_name).create()
     checkpoints = {"FLEXIHASH_CHECKPOINT_DIR": str(tmp_path / "shared")}
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
@@ -32,15 +33,15 @@ def test_a_second_learner_of_the_same_checkpoints_is_refused(
         assert first.http.get("/readyz").status_code == 200
         assert first.stop() == 0
     finally:
-        first.end()
-        second.end()
+        first.close()
+        second.close()
 
 
 @pytest.mark.kafka
 def test_a_later_learner_fences_the_earlier(apache_kafka: ApacheKafka, topic_name: str, tmp_path: Path) -> None:
     """With folders of their own, as on two machines: the first stops, says so, and saves nothing more."""
     connection = apache_kafka.connection
-    create_topic(connection, topic_name)
+    Topic(connection, topic_name).create()
     folders = [tmp_path / "first", tmp_path / "second"]
     for folder in folders:
         folder.mkdir()
@@ -57,17 +58,17 @@ def test_a_later_learner_fences_the_earlier(apache_kafka: ApacheKafka, topic_nam
         assert second.http.get("/readyz").status_code == 200
         assert second.stop() == 0
     finally:
-        first.end()
-        second.end()
+        first.close()
+        second.close()
 
 
 @pytest.mark.kafka
 def test_a_fence_is_the_newest_holders(apache_kafka: ApacheKafka, topic_name: str) -> None:
-    first = Fence(apache_kafka.connection, topic_name, "group")
+    first = Fence(Topic(apache_kafka.connection, topic_name), "group")
     first.acquire()
     first.check()
     first.acquire()  # again, as after a lost connection: it is still ours
-    second = Fence(apache_kafka.connection, topic_name, "group")
+    second = Fence(Topic(apache_kafka.connection, topic_name), "group")
     second.acquire()
     for _ in range(2):
         with pytest.raises(Fenced, match=f"flexihash.group.{topic_name}"):

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from flexihash.consumer.guard import PoisonGuard
-from flexihash.consumer.kafka import KafkaConnection, KafkaSource, create_topic
+from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
+from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Fetch, Record
 from tests.recovery.learner import ABORT
@@ -67,8 +69,8 @@ def test_a_kill_elsewhere_condemns_nothing(tmp_path: Path) -> None:
 def test_the_service_goes_on_past_an_event_that_aborts_it(
     tansu: KafkaConnection, topic_name: str, tmp_path: Path
 ) -> None:
-    create_topic(tansu, topic_name)
-    with Publisher(tansu, topic_name) as publisher:
+    Topic(tansu, topic_name).create()
+    with Publisher(Topic(tansu, topic_name)) as publisher:
         publisher.publish([GOOD, GOOD, POISON, GOOD, GOOD], timeout_s=60)
     service = Service(tansu, topic_name, tmp_path / "service")
     service.fault_file.write_text(ABORT + "poison")
@@ -79,11 +81,11 @@ def test_the_service_goes_on_past_an_event_that_aborts_it(
         assert service.status().rejected == {"poison": 1}
         service.stop()
     finally:
-        service.kill()
+        service.close()
     text = (tmp_path / "service" / "log").read_text()
     assert text.count("was killed by SIGABRT") == 2
     assert f"{topic_name}[0]@2 made the learner die again and again" in text
-    letters = KafkaSource(tansu, f"{topic_name}.dlq")
+    letters = KafkaSource(Topic(tansu, f"{topic_name}.dlq"))
     letters.start({})
     found: list[Record] = []
     while not found:

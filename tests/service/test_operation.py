@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from flexihash.consumer.status import CHECKPOINT_REQUEST, CheckpointStatus, DeadLettersStatus
-from flexihash.model.checkpoint import CheckpointStore
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.service.memory import AttachedModel
 
 FEATURES = {"carrier": "UA", "distance": 1400.5}

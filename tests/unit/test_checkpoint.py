@@ -17,20 +17,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from flexihash.model.checkpoint import (
-    FORMAT_VERSION,
-    MANIFEST_FILE,
-    MODEL_FILE,
-    STEPS,
+from flexihash.model.checkpoint.checkpoint_errors import (
     CheckpointDamaged,
-    CheckpointInfo,
     CheckpointMismatch,
-    CheckpointStore,
     CheckpointUnreadable,
     CheckpointWriteError,
-    read,
-    verify,
 )
+from flexihash.model.checkpoint.manifest import FORMAT_VERSION, MANIFEST_FILE, MODEL_FILE, verify
+from flexihash.model.checkpoint.store import STEPS, CheckpointInfo, CheckpointStore
+from flexihash.model.checkpoint.tensors import read
 from flexihash.model.model_errors import ConfigurationError
 
 CONFIGURATION: dict[str, Any] = {"task": "binary", "n_rows": 64, "experts": [{"name": "bold", "prior": 0.1}]}

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from flexihash.model import saving
-from flexihash.model.checkpoint import CheckpointStore, read
+from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.checkpoint.tensors import read
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.online import OnlineModel

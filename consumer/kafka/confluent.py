@@ -23,13 +23,9 @@ from kafka.errors import (
     for_code,
 )
 
-from flexihash.consumer.kafka import (
-    MAX_FETCH_BYTES,
-    MAX_RECONNECT_BACKOFF_MS,
-    REQUEST_TIMEOUT_MS,
-    KafkaConnection,
-    KafkaSource,
-)
+from flexihash.consumer.kafka.client import MAX_FETCH_BYTES
+from flexihash.consumer.kafka.connection import MAX_RECONNECT_BACKOFF_MS, REQUEST_TIMEOUT_MS, KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
 from flexihash.consumer.records import Fetch, Record
 
 QUEUE_BACKOFF_MS = 10  # once 100,000 records wait here, before more are asked for; librdkafka's own is 1 s
@@ -44,7 +40,7 @@ class ConfluentSource(KafkaSource):
     POLL_RECORDS = 1024  # a millisecond of work here too: librdkafka parses on threads of its own
 
     def _open_consumer(self) -> Any:
-        return _Consumer(self._connection)
+        return _Consumer(self._topic.connection)
 
     def _to_fetches(self, batches: Mapping[Any, Sequence[Any]]) -> list[Fetch]:
         return [_fetch(at.partition, messages) for at, messages in batches.items()]

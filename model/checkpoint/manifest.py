@@ -1,0 +1,199 @@
+"""A checkpoint's manifest.json: all but the tensors, and what every file of the checkpoint must be."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flexihash.model.checkpoint.checkpoint_errors import CheckpointDamaged, CheckpointMismatch, raise_read_error
+
+FORMAT_VERSION = 2  # 1 had the fields of a record in another order
+MODEL_FILE = "model.safetensors"
+MANIFEST_FILE = "manifest.json"
+
+# Large blocks, because after each one this thread asks for the interpreter lock again, and gets it only after
+# the switch interval (5 ms) when the learner's thread is busy.
+BLOCK_BYTES = 4 << 20
+
+# The manifest ends with its own SHA-256: _SEAL_OPEN, 64 hex digits, _SEAL_CLOSE. The digest is that of all bytes
+# before the digits, and what follows them is fixed, so that a changed byte is found wherever it lies.
+_SEAL_OPEN = b',\n  "sha256": "'
+_SEAL_CLOSE = b'"\n}\n'
+_SEAL_BYTES = 64 + len(_SEAL_CLOSE)
+
+
+class FileRecord(msgspec.Struct, frozen=True):
+    """What a file of a checkpoint must be."""
+
+    size_bytes: int
+    sha256: str
+    """64 lower-case hex digits."""
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything of a checkpoint but its tensors; the content of manifest.json but its own SHA-256."""
+
+    format_version: int
+    events: int
+    """Learned from so far."""
+    created_at: datetime
+    """UTC. For people: the order of checkpoints is that of their counters, since clocks can go back."""
+    cluster_id: str | None
+    """Of the Kafka cluster that the positions belong to; None where there is none (a file)."""
+    topic_ids: dict[str, str]
+    """Topic name -> Kafka's id of it, which changes when a topic is deleted and created again."""
+    positions: dict[str, int]
+    """"topic:partition" -> the next offset to learn from."""
+    configuration: dict[str, Any]
+    """The settings that the tensors depend on."""
+    metrics: dict[str, Any]
+    """Progressive metrics at this moment, for people. JSON has no NaN: one becomes null."""
+    files: dict[str, FileRecord]
+    """Every other file of the checkpoint."""
+
+
+class _Version(msgspec.Struct):
+    format_version: int
+
+
+def seal(manifest: Manifest) -> bytes:
+    """Encode a manifest for people and programs, with its own SHA-256 as the last field."""
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+    content = text.removesuffix(b"\n}") + _SEAL_OPEN
+    return content + hashlib.sha256(content).hexdigest().encode() + _SEAL_CLOSE
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the checkpoint at `path`, its own bytes checked; its files are not looked at, see `verify`.
+
+    Raises:
+        CheckpointDamaged, CheckpointMismatch, CheckpointUnreadable: see `verify`.
+    """
+    try:
+        raw = (path / MANIFEST_FILE).read_bytes()
+    except OSError as cause:
+        raise_read_error(path, MANIFEST_FILE, cause)
+    _check_seal(path, raw)
+    try:
+        manifest = _decode(path, raw)
+    except msgspec.DecodeError as cause:
+        raise CheckpointDamaged(path, f"{MANIFEST_FILE} is not a manifest: {cause}") from cause
+    if set(manifest.files) != {MODEL_FILE}:
+        raise CheckpointDamaged(path, f"{MANIFEST_FILE} names {sorted(manifest.files)} instead of {MODEL_FILE}")
+    return manifest
+
+
+def _check_seal(path: Path, raw: bytes) -> None:
+    content, found = raw[:-_SEAL_BYTES], raw[-_SEAL_BYTES:]
+    if found != hashlib.sha256(content).hexdigest().encode() + _SEAL_CLOSE:
+        raise changed(path, MANIFEST_FILE)
+
+
+def _decode(path: Path, raw: bytes) -> Manifest:
+    """The version first and alone: the other fields are those of this version."""
+    version = msgspec.json.decode(raw, type=_Version).format_version
+    if version != FORMAT_VERSION:
+        raise CheckpointMismatch(path, "format_version", FORMAT_VERSION, version)
+    return msgspec.json.decode(raw, type=Manifest)
+
+
+def verify(path: Path) -> Manifest:
+    """Read every byte of the checkpoint at `path` and compare it with what was written.
+
+    Raises:
+        CheckpointDamaged: a file is missing, or differs in size or content.
+        CheckpointMismatch: the checkpoint has another format version.
+        CheckpointUnreadable: the system refuses.
+    """
+    manifest = read_manifest(path)
+    check_files(path, manifest)
+    return manifest
+
+
+def check_files(path: Path, manifest: Manifest) -> None:
+    """Compare every byte of the files with the manifest; raises as `verify` does."""
+    check_sizes(path, manifest)
+    for name, record in manifest.files.items():
+        check_file(path, name, record)
+
+
+def check_sizes(path: Path, manifest: Manifest) -> None:
+    """Compare the sizes of the files with the manifest, which is quick; raises as `verify` does."""
+    for name, record in manifest.files.items():
+        try:
+            size_bytes = (path / name).stat().st_size
+        except OSError as cause:
+            raise_read_error(path, name, cause)
+        if size_bytes != record.size_bytes:
+            raise CheckpointDamaged(path, f"{name} has {size_bytes} bytes instead of {record.size_bytes}")
+
+
+def check_file(path: Path, name: str, record: FileRecord) -> None:
+    """Compare every byte of one file with its record; raises as `verify` does."""
+    try:
+        found = record_file(path / name)
+    except OSError as cause:
+        raise_read_error(path, name, cause)
+    if found != record:
+        raise changed(path, name)
+
+
+def record_file(file: Path) -> FileRecord:
+    """What a file is now: all of it is read.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    size_bytes = 0
+    block = memoryview(bytearray(BLOCK_BYTES))
+    with file.open("rb", buffering=0) as stream:
+        while n_bytes := stream.readinto(block):
+            digest.update(block[:n_bytes])
+            size_bytes += n_bytes
+    return FileRecord(size_bytes, digest.hexdigest())
+
+
+def changed(path: Path, name: str) -> CheckpointDamaged:
+    """The error to raise where a file's bytes are not those that were written."""
+    return CheckpointDamaged(path, f"{name} is not what was written: its SHA-256 differs")
+
+
+def check_configuration(
+    path: Path,
+    expected: Mapping[str, Any],
+    found: Mapping[str, Any],
+    advice: str = "choose another checkpoint_dir or set {field} back to {there!r}",
+) -> None:
+    """Compares what a checkpoint was learned with, field by field.
+
+    Args:
+        path: the checkpoint, for the message.
+        advice: what to do; `field` and `there`, its value in the checkpoint, are put in.
+
+    Raises:
+        CheckpointMismatch: a field differs; the first in order of names is told.
+    """
+    # As JSON sees it, or a tuple in the settings would differ from the list that was read back.
+    as_json = msgspec.json.decode(msgspec.json.encode(expected))
+    if difference := first_difference(as_json, found):
+        field, wanted, there = difference
+        raise CheckpointMismatch(path, field, wanted, there, advice.format(field=field, there=there))
+
+
+def first_difference(expected: Any, found: Any, field: str = "") -> tuple[str, Any, Any] | None:
+    """The first field, in order of names, that differs: its dotted name and both values."""
+    if not (isinstance(expected, Mapping) and isinstance(found, Mapping)):
+        return None if expected == found else (field, expected, found)
+    for name in sorted(expected.keys() | found.keys()):
+        inner = f"{field}.{name}" if field else name
+        if (name in expected) != (name in found):
+            return inner, expected.get(name), found.get(name)
+        if difference := first_difference(expected[name], found[name], inner):
+            return difference
+    return None

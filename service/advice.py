@@ -1,0 +1,42 @@
+"""What a person can do about an error: the names of settings, options and pages, which only the service knows."""
+
+from __future__ import annotations
+
+from flexihash.consumer.consumer_errors import ConsumerError, Fault, Fenced, IdentityChanged, PositionOutOfRange
+
+FAULTS = {
+    Fault.CREDENTIALS: "; check FLEXIHASH_SASL_USERNAME and FLEXIHASH_SASL_PASSWORD",
+    Fault.MECHANISM: "; check FLEXIHASH_SASL_MECHANISM",
+    Fault.RIGHTS: " that docs/operations.md lists",
+    Fault.PROTOCOL: " See FLEXIHASH_SECURITY_PROTOCOL",
+    Fault.AUTHORITY: "; check the host names in FLEXIHASH_BOOTSTRAP_SERVERS, and that FLEXIHASH_SSL_CAFILE is of the"
+    " authority that signed it",
+    Fault.CERTIFICATE: "; check FLEXIHASH_SSL_CERTFILE and FLEXIHASH_SSL_KEYFILE",
+}
+
+
+def advise(error: object) -> str:
+    """An error in words, with what to do about it behind where that has a name of ours."""
+    return f"{error}{_advice(error)}"
+
+
+def _advice(error: object) -> str:
+    match error:
+        case IdentityChanged():
+            return (
+                ", or choose with --on-lost-position: earliest (keep the model, read all of this one), latest (keep the"
+                " model, read what comes from now on), keep (this one is a faithful copy with the same offsets), fresh"
+                " (start a new model)"
+            )
+        case PositionOutOfRange():
+            return (
+                ", or choose with --on-lost-position: earliest (keep the model, go on at the log's first record),"
+                " latest (keep the model, go on at the log's end), fresh (start a new model)"
+            )
+        case Fenced():
+            return ", or give this one another FLEXIHASH_GROUP_ID and checkpoint folder"
+        case ConsumerError(fault=Fault.PROTOCOL, wanted=str(wanted)) if wanted:
+            return f": set FLEXIHASH_SECURITY_PROTOCOL to {wanted}, or name another port"
+        case ConsumerError(fault=Fault() as fault):
+            return FAULTS[fault]
+    return ""
