@@ -16,7 +16,6 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from flexihash.service import routes
 from flexihash.service.connections import BoundedProtocol
 from flexihash.service.logs import configure_logs
 from flexihash.service.monitoring import RequestObserver
@@ -24,6 +23,7 @@ from flexihash.service.openapi import DocumentedApp
 from flexihash.service.pages import pages
 from flexihash.service.parts import Parts
 from flexihash.service.problems import Problem, answer_http_exception, answer_problem
+from flexihash.service.routes import include_routes
 from flexihash.service.service_errors import SettingsError
 from flexihash.service.settings import Settings, load_settings
 
@@ -54,8 +54,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = parts
     app.add_middleware(RequestObserver, request_seconds=parts.metrics.request_seconds)
     app.include_router(pages)
-    app.include_router(routes.public)
-    app.include_router(routes.v1)
+    include_routes(app)
     return app
 
 

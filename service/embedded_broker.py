@@ -60,17 +60,8 @@ class EmbeddedBroker:
         """Start the broker and wait until it takes connections."""
         binary = _find_binary()
         self.port = _claim_port(self.port)
-        url = f"tcp://{self.bootstrap_servers}"
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  open as long as the broker
-        self._process = subprocess.Popen(
-            [binary, "broker", "--listener-url", url, "--advertised-listener-url", url, "--storage-engine", STORAGE],
-            env={},  # it takes settings from there, and a CLUSTER_ID or the like may mean something else
-            stdin=subprocess.DEVNULL,
-            stdout=self._output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            preexec_fn=die_with_parent(signal.SIGKILL),
-        )
+        self._process = _run(binary, f"tcp://{self.bootstrap_servers}", self._output)
         try:
             self._wait_until_up()
         except BaseException:
@@ -126,6 +117,18 @@ class EmbeddedBroker:
         size = self._output.seek(0, os.SEEK_END)
         self._output.seek(max(0, size - LOG_TAIL_BYTES))
         return self._output.read().decode(errors="replace").strip() or "it wrote nothing"
+
+
+def _run(binary: str, url: str, output: IO[bytes]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [binary, "broker", "--listener-url", url, "--advertised-listener-url", url, "--storage-engine", STORAGE],
+        env={},  # it takes settings from there, and a CLUSTER_ID or the like may mean something else
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=die_with_parent(signal.SIGKILL),
+    )
 
 
 def _find_binary() -> str:

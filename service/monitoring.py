@@ -79,6 +79,9 @@ class LearnerCollector(Collector):
         yield _gauge("learner_up", "1 while the learner learns and reports, else 0.", is_up)
         if (status := self._memory.status) is not None:
             yield from _describe_progress(status)
+            yield from _describe_rejections(status)
+            yield from _describe_positions(status)
+            yield from _describe_quality(status)
             yield from _describe_checkpoint(status.checkpoint)
 
 
@@ -88,6 +91,8 @@ def _describe_progress(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
     yield _gauge("events_per_second", "Events learned per second.", status.events_per_second)
     yield _gauge("unlabelled_events", "Events that had no label, so far.", status.unlabelled)
 
+
+def _describe_rejections(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
     rejected = _family("rejected_events", "Events that could not be learned so far, by reason.", "reason")
     for reason, n_events in sorted(status.rejected.items()):
         rejected.add_metric([reason], n_events)
@@ -96,6 +101,8 @@ def _describe_progress(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
     yield _gauge("dead_letters_waiting", "Dead letters in memory, on their way to the broker.", letters.waiting)
     yield _gauge("dead_letters_spilled", "Dead letters on the disk, as the broker did not take them.", letters.spilled)
 
+
+def _describe_positions(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
     positions = _family("position", "Next offset to learn.", "topic", "partition")
     lag = _family("lag", "Records in the partition that are not yet learned.", "topic", "partition")
     for name, position in sorted(status.positions.items()):
@@ -105,12 +112,10 @@ def _describe_progress(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
     yield positions
     yield lag
 
-    progressive = _family(
-        "progressive_metric",
-        "Metrics of predictions made before learning, over all events or a window.",
-        "metric",
-        "over",
-    )
+
+def _describe_quality(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
+    text = "Metrics of predictions made before learning, over all events or a window."
+    progressive = _family("progressive_metric", text, "metric", "over")
     for over, metrics in (("all", status.metrics), ("window", status.metrics.get("window", {}))):
         for metric, value in metrics.items():
             if isinstance(value, int | float):
@@ -152,34 +157,47 @@ class RequestObserver:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = uuid.uuid4().hex
-        scope.setdefault("state", {})["request_id"] = request_id
-        status = 0
-
-        async def send_observed(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["x-request-id"] = request_id
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
+        answer = _Answer(uuid.uuid4().hex, send)
+        scope.setdefault("state", {})["request_id"] = answer.request_id
         started = time.perf_counter()
         try:
-            await self._app(scope, receive, send_observed)
-        except ClientDisconnect:
-            status = CLIENT_GONE
-        except asyncio.CancelledError:  # uvicorn's grace period is over: this is the last moment to say so
-            if status == 0:
-                stopping = unavailable("the service is stopping; send the request again", "stopping")
-                await render_problem(stopping, request_id)(scope, receive, send_observed)
-        except Exception:
-            log.exception("request failed", request_id=request_id, method=scope["method"], path=scope["path"])
-            if status == 0:
-                detail = f"the service failed on this request; its logs say why under request_id {request_id}"
-                await render_problem(Problem(500, detail), request_id)(scope, receive, send_observed)
+            await self._have_answered(scope, receive, answer)
         finally:
             route = getattr(scope.get("route"), "path", "none")  # the pattern: a path would be a label without end
-            self._request_seconds.labels(scope["method"], route, status).observe(time.perf_counter() - started)
+            seconds = time.perf_counter() - started
+            self._request_seconds.labels(scope["method"], route, answer.status).observe(seconds)
+
+    async def _have_answered(self, scope: Scope, receive: Receive, answer: _Answer) -> None:
+        try:
+            await self._app(scope, receive, answer.send)
+            return
+        except ClientDisconnect:
+            answer.status = CLIENT_GONE
+            return
+        except asyncio.CancelledError:  # uvicorn's grace period is over: this is the last moment to say so
+            problem = unavailable("the service is stopping; send the request again", "stopping")
+        except Exception:
+            log.exception("request failed", request_id=answer.request_id, method=scope["method"], path=scope["path"])
+            detail = f"the service failed on this request; its logs say why under request_id {answer.request_id}"
+            problem = Problem(500, detail)
+        if answer.status == 0:
+            await render_problem(problem, answer.request_id)(scope, receive, answer.send)
+
+
+class _Answer:
+    """One request's answer on its way out; `status` is 0 until it has begun."""
+
+    def __init__(self, request_id: str, send: Send) -> None:
+        self.request_id = request_id
+        self.status = 0
+        self._send = send
+
+    async def send(self, message: Message) -> None:
+        """Pass on a part of the answer; the first one gets its headers."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = MutableHeaders(scope=message)
+            headers["x-request-id"] = self.request_id
+            for name, value in SECURITY_HEADERS.items():
+                headers.setdefault(name, value)
+        await self._send(message)

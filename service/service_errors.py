@@ -6,7 +6,7 @@ ServiceError
 ├── EmbeddedBrokerError   the embedded broker cannot be had (service.embedded_broker)
 ├── LearnerBusy           another learner holds the memory folder or that of the checkpoints (service.learner)
 ├── FolderError           such a folder cannot be written (service.learner)
-├── DemoError             the demo cannot go on (service.demo)
+├── DemoError             the demo cannot go on (service.family)
 └── Problem               an error that an HTTP client is told of (service.problems)
 """
 

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import tempfile
-from collections.abc import Callable, Mapping
-from importlib.util import find_spec
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from flexihash.consumer.consumer_errors import ConnectionSettingsError
 from flexihash.consumer.kafka.connection import KafkaConnection
-from flexihash.consumer.kafka.tls import check_certificates, check_identity
+from flexihash.consumer.kafka.tls import check_identity
 from flexihash.model.config import ModelConfig
 from flexihash.model.tasks import Task
 from flexihash.service.service_errors import SettingsError
+from flexihash.service.values import (
+    EMPTY_IS_NONE,
+    Certificates,
+    Client,
+    File,
+    Folder,
+    Names,
+    OptionalFolder,
+    Panel,
+    Rows,
+    Secret,
+    Servers,
+    Text,
+    Token,
+    TopicName,
+    explain_refusal,
+)
 
 if TYPE_CHECKING:  # these import scikit-learn and kafka-python, which the supervisor must not load
     from flexihash.consumer.kafka.topic import Topic
@@ -29,189 +43,132 @@ if TYPE_CHECKING:  # these import scikit-learn and kafka-python, which the super
 
 PREFIX = "FLEXIHASH_"
 SHARED_MEMORY = Path("/dev/shm")
-MAX_TOPIC_LENGTH = 245  # Kafka takes 249 characters, and ".dlq" is appended for the dead letters
+HTTP, KAFKA, MODEL, EVENTS, STORAGE, LOGS = map(Panel, ("HTTP", "Kafka", "Model", "Events", "Storage", "Logs"))
 
 OnLostPosition = Literal["stop", "earliest", "latest", "keep", "fresh"]
-Names = Annotated[tuple[str, ...], NoDecode]
+Mechanism = Annotated[Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None, EMPTY_IS_NONE]
 
 
 class Settings(BaseSettings):
-    """Every setting, with its default. Use `load_settings`, which explains a wrong value in one line."""
+    """Every setting, with its default. Use `load_settings`, which explains a wrong value in one line.
+
+    The options of the command line are made from these too: a description is also the help of an option.
+    """
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    # HTTP
-    host: str = Field("127.0.0.1", min_length=1, description="Address that the API listens on; 0.0.0.0 for all.")
-    port: int = Field(8080, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one.")
-    workers: int = Field(1, ge=1, le=64, description="API processes that share the port.")
-    api_token: SecretStr | None = Field(None, description="Bearer token that calls must carry; empty: none needed.")
-    public_metrics: bool = Field(True, description="Whether /metrics answers without the token.")
-    max_body_bytes: int = Field(8_000_000, ge=1_000, description="Largest request body, in bytes.")
-    max_instances: int = Field(10_000, ge=1, description="Most instances in one request.")
-
-    # Kafka
-    bootstrap_servers: str = Field("localhost:9092", description="Kafka brokers, host:port, separated by commas.")
-    topic: str = Field(
-        "events", description="Topic that is learned; dead letters go to the topic of this name with .dlq after it."
+    host: Annotated[str, HTTP] = Field(
+        "127.0.0.1", min_length=1, description="Address that the API listens on; 0.0.0.0 for all."
     )
-    group_id: str = Field("flexihash", min_length=1, description="Consumer group whose offsets show the lag.")
-    start_at: Literal["earliest", "latest"] = Field(
+    port: Annotated[int, HTTP] = Field(
+        8080, ge=0, le=65_535, description="Port that the API listens on; 0 takes a free one."
+    )
+    workers: Annotated[int, HTTP] = Field(
+        1, ge=1, le=64, description="Processes that answer requests, all on the one port."
+    )
+    api_token: Annotated[Token, HTTP] = Field(
+        None, description="Bearer token that calls must carry; empty: none needed."
+    )
+    public_metrics: Annotated[bool, HTTP] = Field(True, description="Whether /metrics answers without the token.")
+    max_body_bytes: Annotated[int, HTTP] = Field(8_000_000, ge=1_000, description="Largest request body, in bytes.")
+    max_instances: Annotated[int, HTTP] = Field(10_000, ge=1, description="Most instances in one request.")
+
+    bootstrap_servers: Annotated[Servers, KAFKA] = Field(
+        "localhost:9092", description="Kafka brokers, host:port, separated by commas."
+    )
+    topic: Annotated[TopicName, KAFKA] = Field(
+        "events", description="Topic of the events; dead letters go to the topic of this name with .dlq after it."
+    )
+    group_id: Annotated[str, KAFKA] = Field(
+        "flexihash", min_length=1, description="Consumer group whose offsets show the lag."
+    )
+    start_at: Annotated[Literal["earliest", "latest"], KAFKA] = Field(
         "earliest", description="Where to begin without a checkpoint to go on from: earliest or latest."
     )
-    on_lost_position: OnLostPosition = Field(
+    on_lost_position: Annotated[OnLostPosition, KAFKA] = Field(
         "stop",
         description="What to do where the topic no longer goes on where the model stands: stop learning until someone "
         "has acted; go on at its earliest record or its latest; keep the positions though cluster or topic are others; "
         "or start a fresh model.",
     )
-    create_topic: bool = Field(False, description="Create the topic, with one partition, where it is absent.")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+    create_topic: Annotated[bool, KAFKA] = Field(
+        False, description="Create the topic, with one partition, where it is absent."
+    )
+    security_protocol: Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], KAFKA] = Field(
         "PLAINTEXT", description="How to talk to the brokers: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+    sasl_mechanism: Annotated[Mechanism, KAFKA] = Field(
         None, description="How to log in to the brokers, with SASL: PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."
     )
-    sasl_username: str | None = Field(None, description="User name for the brokers, with a SASL protocol.")
-    sasl_password: SecretStr | None = Field(None, description="Password for the brokers, with a SASL protocol.")
-    ssl_cafile: Path | None = Field(
+    sasl_username: Annotated[Text, KAFKA] = Field(None, description="User name for the brokers, with a SASL protocol.")
+    sasl_password: Annotated[Secret, KAFKA] = Field(None, description="Password for the brokers, with a SASL protocol.")
+    ssl_cafile: Annotated[Certificates, KAFKA] = Field(
         None,
         description="PEM file of the authority that signed the brokers' certificates, with an SSL protocol; empty: "
         "those that the system trusts.",
     )
-    ssl_certfile: Path | None = Field(
+    ssl_certfile: Annotated[Certificates, KAFKA] = Field(
         None, description="PEM file of our own certificate, for brokers that ask for one, with an SSL protocol."
     )
-    ssl_keyfile: Path | None = Field(
+    ssl_keyfile: Annotated[File, KAFKA] = Field(
         None, description="PEM file of the key of our own certificate, without a passphrase."
     )
-
-    kafka_client: Literal["kafka-python", "confluent"] = Field(
+    kafka_client: Annotated[Client, KAFKA] = Field(
         "kafka-python",
         description="What reads the topic: kafka-python, or confluent, which is faster and takes pip install "
         "'flexihash[confluent]'.",
     )
 
-    # Model
-    task: Task = Field(
-        Task.BINARY, description="What is predicted: binary (yes or no), regression, counts, or quantile."
+    task: Annotated[Task, MODEL] = Field(
+        Task.BINARY, description="What is predicted: binary (yes or no), regression (a quantity), counts, or quantile."
     )
-    quantile: float = Field(0.5, gt=0, lt=1, description="The wanted quantile, with task quantile.")
-    n_rows: int = Field(
-        1 << 18, ge=2, le=1 << 30, description="Rows of the table, a power of two; one row takes 128 bytes."
+    quantile: Annotated[float, MODEL] = Field(0.5, gt=0, lt=1, description="The wanted quantile, with task quantile.")
+    n_rows: Annotated[Rows, MODEL] = Field(
+        1 << 18,
+        description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 128 bytes.",
     )
-    seed: int = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
+    seed: Annotated[int, MODEL] = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
 
-    # Events
-    label_field: str = Field("label", min_length=1, description="Field of an event that holds the label.")
-    features_field: str = Field(
+    label_field: Annotated[str, EVENTS] = Field(
+        "label", min_length=1, description="Field of an event that holds the label."
+    )
+    features_field: Annotated[str, EVENTS] = Field(
         "features",
         description="Field that holds the features; empty: the whole event but the label and ignored fields.",
     )
-    ignored_features: Names = Field((), description="Fields that are not features, separated by commas.")
-    categorical_features: Names = Field(
+    ignored_features: Annotated[Names, EVENTS] = Field(
+        (), description="Fields that are not features, separated by commas."
+    )
+    categorical_features: Annotated[Names, EVENTS] = Field(
         (), description="Patterns of features whose numbers are names only, such as *_id, separated by commas."
     )
-    numeric_features: Names = Field(
+    numeric_features: Annotated[Names, EVENTS] = Field(
         (), description="Patterns of features that are quantities only, such as year, separated by commas."
     )
-    max_features: int = Field(1_000, ge=1, description="Most features in one event.")
-    max_depth: int = Field(16, ge=1, le=100, description="Most levels of nesting in one event.")
-    max_key_length: int = Field(512, ge=1, description="Most characters in a feature's name.")
-    max_event_bytes: int = Field(1_000_000, ge=2, description="Largest event, in bytes.")
+    max_features: Annotated[int, EVENTS] = Field(1_000, ge=1, description="Most features in one event.")
+    max_depth: Annotated[int, EVENTS] = Field(16, ge=1, le=100, description="Most levels of nesting in one event.")
+    max_key_length: Annotated[int, EVENTS] = Field(512, ge=1, description="Most characters in a feature's name.")
+    max_event_bytes: Annotated[int, EVENTS] = Field(1_000_000, ge=2, description="Largest event, in bytes.")
 
-    # Storage
-    checkpoint_dir: Path = Field(Path("checkpoints"), description="Folder of the checkpoints.")
-    checkpoint_seconds: float = Field(60.0, gt=0, allow_inf_nan=False, description="Seconds between two checkpoints.")
-    checkpoint_keep: int = Field(3, ge=1, description="Newest checkpoints that are kept.")
-    memory_dir: Path | None = Field(
+    checkpoint_dir: Annotated[Folder, STORAGE] = Field(
+        Path("checkpoints"),
+        description="Folder of the checkpoints, the newest of which is gone on from, and of dead letters that the "
+        "broker has not taken.",
+    )
+    checkpoint_seconds: Annotated[float, STORAGE] = Field(
+        60.0, gt=0, allow_inf_nan=False, description="Seconds between two checkpoints."
+    )
+    checkpoint_keep: Annotated[int, STORAGE] = Field(3, ge=1, description="Newest checkpoints that are kept.")
+    memory_dir: Annotated[OptionalFolder, STORAGE] = Field(
         None, description="Folder on tmpfs for the shared tables; empty: one in /dev/shm, named after user and topic."
     )
 
-    # Logs
-    log_format: Literal["auto", "console", "json"] = Field(
+    log_format: Annotated[Literal["auto", "console", "json"], LOGS] = Field(
         "auto", description="Log lines for people (console) or programs (json); auto: console on a terminal."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], LOGS] = Field(
         "info", description="Least level that is logged: debug, info, warning or error."
     )
-
-    @field_validator(
-        "api_token",
-        "sasl_mechanism",
-        "sasl_username",
-        "sasl_password",
-        "ssl_cafile",
-        "ssl_certfile",
-        "ssl_keyfile",
-        "memory_dir",
-        mode="before",
-    )
-    @classmethod
-    def _empty_is_none(cls, value: Any) -> Any:
-        return None if value == "" else value
-
-    @field_validator("ignored_features", "categorical_features", "numeric_features", mode="before")
-    @classmethod
-    def _split_commas(cls, value: Any) -> Any:
-        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
-
-    @field_validator("api_token")
-    @classmethod
-    def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
-        if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
-            raise ValueError("must be printable ASCII without spaces or line breaks")
-        return token
-
-    @field_validator("bootstrap_servers")
-    @classmethod
-    def _check_servers(cls, servers: str) -> str:
-        for server in servers.split(","):
-            match = re.fullmatch(r"\s*(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})\s*", server, re.ASCII)
-            if match is None or not 0 < int(match[1]) < 65_536:
-                raise ValueError("must be host:port, or several separated by commas")
-        return servers
-
-    @field_validator("topic")
-    @classmethod
-    def _check_topic(cls, topic: str) -> str:
-        if not re.fullmatch(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC_LENGTH}}}", topic) or topic in (".", ".."):
-            raise ValueError(f"must be 1 to {MAX_TOPIC_LENGTH} letters, digits, dots, underscores and hyphens")
-        return topic
-
-    @field_validator("n_rows")
-    @classmethod
-    def _check_rows(cls, n_rows: int) -> int:
-        if n_rows & (n_rows - 1):
-            raise ValueError(f"must be a power of two, such as {1 << n_rows.bit_length()}")
-        return n_rows
-
-    @field_validator("kafka_client")
-    @classmethod
-    def _check_client(cls, client: str) -> str:
-        if client == "confluent" and find_spec("confluent_kafka") is None:
-            raise ValueError("needs the package confluent-kafka: pip install 'flexihash[confluent]'")
-        return client
-
-    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile")
-    @classmethod
-    def _check_file(cls, path: Path | None) -> Path | None:
-        if path is not None and not path.is_file():
-            raise ValueError("must be a file that exists")
-        return path
-
-    @field_validator("ssl_cafile", "ssl_certfile")
-    @classmethod
-    def _check_certificates(cls, path: Path | None) -> Path | None:
-        if path is not None:
-            _explain_refusal(check_certificates, path)
-        return path
-
-    @field_validator("memory_dir", "checkpoint_dir")
-    @classmethod
-    def _check_folder(cls, path: Path | None, info: ValidationInfo) -> Path | None:
-        if path is not None and path.exists() and not path.is_dir():
-            raise ValueError("must be a folder, and this is a file")
-        return path
 
     @model_validator(mode="after")
     def _check_sasl(self) -> Self:
@@ -236,7 +193,7 @@ class Settings(BaseSettings):
                     f" SASL_SSL, or unset {_env_name(name)}"
                 )
         if self.ssl_certfile is not None and self.ssl_keyfile is not None:
-            _explain_refusal(check_identity, self.ssl_certfile, self.ssl_keyfile)
+            explain_refusal(check_identity, self.ssl_certfile, self.ssl_keyfile)
         elif self.ssl_certfile is not None or self.ssl_keyfile is not None:
             raise ValueError("FLEXIHASH_SSL_CERTFILE and FLEXIHASH_SSL_KEYFILE go together: set both, or neither")
         return self
@@ -364,13 +321,6 @@ def _explain_allowed(details: ErrorDetails) -> str:
             return "must not be empty"
         case _:
             return details["msg"].replace("Input should be", "must be")
-
-
-def _explain_refusal(check: Callable[..., None], *paths: Path) -> None:
-    try:
-        check(*paths)
-    except ConnectionSettingsError as error:
-        raise ValueError(str(error)) from error
 
 
 def _env_name(name: str) -> str:

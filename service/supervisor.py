@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
+from typing import Any
 
 import structlog
 
@@ -214,15 +215,20 @@ class _Alarm:
         self._writer.close()
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, on_listening: Callable[[str], None] = lambda url: None) -> int:
     """Run the whole service until it is told to stop; returns the exit code.
+
+    Args:
+        on_listening: is told the address once connections are taken.
 
     Raises:
         AddressError: host and port cannot be had.
     """
     configure_logs(settings, "serve")
     with bind_socket(settings.host, settings.port) as listening:
-        logger.info(f"listening on {describe_address(listening)}", topic=settings.topic, workers=settings.workers)
+        url = describe_address(listening)
+        logger.info(f"listening on {url}", topic=settings.topic, workers=settings.workers)
+        on_listening(url)
         return Supervisor(
             specs=child_specs(settings.workers, listening.fileno()),
             environment={**os.environ, **settings.to_environment(), **_share_metrics(settings)},
@@ -265,13 +271,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
     Raises:
         AddressError: the port is taken, or the address is not this machine's, or not allowed.
     """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except OSError as error:
-        raise AddressError(f"cannot listen on {host}:{port}: {error.strerror}; set FLEXIHASH_HOST") from error
-    listening = socket.socket(family, kind, protocol)
+    listening, address = _open_socket(host, port)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
@@ -283,6 +283,16 @@ def bind_socket(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}:{port}: {reason}; stop what uses it, or choose another with --port or --host"
         ) from error
     return listening
+
+
+def _open_socket(host: str, port: int) -> tuple[socket.socket, Any]:
+    """A socket of the family that the host is of, and the address to bind it to."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise AddressError(f"cannot listen on {host}:{port}: {error.strerror}; set FLEXIHASH_HOST") from error
+    family, kind, protocol, _, address = found[0]
+    return socket.socket(family, kind, protocol), address
 
 
 def describe_address(listening: socket.socket) -> str:

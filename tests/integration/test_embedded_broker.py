@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -101,3 +102,17 @@ def test_the_command_runs_one_until_it_is_told_to_stop() -> None:
         assert process.stderr.read() == ""
     with pytest.raises(BrokerUnavailable):
         Topic(KafkaConnection(servers), "events").exists()
+
+
+def test_the_command_tells_programs_where_it_listens() -> None:
+    command = [sys.executable, "-P", "-m", "flexihash", "broker", "--port", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        told = json.loads(process.stdout.readline())
+        assert set(told) == {"bootstrap_servers", "pid"}
+        assert not Topic(KafkaConnection(told["bootstrap_servers"]), "events").exists()
+        assert is_running(told["pid"])
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert (process.stdout.read(), process.stderr.read()) == ("", "")

@@ -19,7 +19,7 @@ from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Record
 from flexihash.consumer.replay import REPLAYED, _open_producer, _publish, read_box, replay
 from flexihash.consumer.spill import Spill
-from flexihash.service import letters as service_letters
+from flexihash.service.commands import dead_letters
 from tests.integration.brokers import ApacheKafka
 from tests.unit.test_spill import letter
 
@@ -195,4 +195,4 @@ def test_what_is_wrong_is_told_in_a_line(tansu: KafkaConnection, topic_name: str
 
 @pytest.mark.parametrize(("given", "shown"), [(-1, ""), (0, "1970-01-01 00:00:00"), (10**17, str(10**17))])
 def test_times_of_samples(given: int, shown: str) -> None:
-    assert service_letters._describe_time(given) == shown
+    assert dead_letters._describe_time(given) == shown

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -190,6 +193,19 @@ def test_several_workers_answer_and_add_up_their_requests(
     labels = 'method="POST",route="/v1/predictions",status="200"'
     assert f"flexihash_http_request_seconds_count{{{labels}}} 20.0\n" in service.http.get("/metrics").text
     assert service.stop() == 0
+
+
+def test_programs_are_told_the_address_in_one_line(tansu: KafkaConnection, topic_name: str, launch: Launch) -> None:
+    service = launch(tansu, topic_name, FLEXIHASH_CREATE_TOPIC="true")
+    command = [sys.executable, "-P", "-m", "flexihash", "serve", "--json"]
+    with (service.folder / "log").open("ab") as log:
+        service.process = subprocess.Popen(command, env=service.environment, stdout=subprocess.PIPE, stderr=log)
+    with service.process.stdout as out:  # type: ignore[union-attr]
+        url = f"http://127.0.0.1:{service.port}"
+        assert json.loads(out.readline()) == {"url": url, "topic": topic_name, "pid": service.process.pid}
+        service.wait_ready()
+        assert service.stop() == 0
+        assert out.read() == b""
 
 
 def test_a_checkpoint_of_other_settings_is_refused(tansu: KafkaConnection, topic_name: str, launch: Launch) -> None:

@@ -63,7 +63,7 @@ def test_without_the_token_only_what_is_open_answers(open_api: Any, learner: Any
 
 
 def test_with_the_token_every_route_answers(open_api: Any, learner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flexihash.service.routes.CHECKPOINT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("flexihash.service.routes.checkpointing.CHECKPOINT_TIMEOUT_S", 0.1)
     api = open_api(api_token=SecretStr(TOKEN), public_metrics=False)
     for method, path in sorted(calls(api.app)):
         response = api.call(method, fill(path), headers={"authorization": f"Bearer {TOKEN}"})
@@ -72,7 +72,7 @@ def test_with_the_token_every_route_answers(open_api: Any, learner: Any, monkeyp
 
 
 def test_every_answer_has_the_security_headers(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flexihash.service.routes.CHECKPOINT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("flexihash.service.routes.checkpointing.CHECKPOINT_TIMEOUT_S", 0.1)
     for method, path in [*sorted(calls(api.app)), ("GET", "/no/such/route"), ("DELETE", "/v1/model"), ("PUT", "/docs")]:
         headers = api.call(method, fill(path)).headers
         expected = HEADERS | ({"content-security-policy": POLICY} if (method, path) == ("GET", "/docs") else {})

@@ -127,7 +127,7 @@ def test_no_checkpoint_without_a_learner(api: Any, learner: Any) -> None:
 
 
 def test_a_learner_that_never_saves_is_a_504(api: Any, learner: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flexihash.service.routes.CHECKPOINT_TIMEOUT_S", 0.1)
+    monkeypatch.setattr("flexihash.service.routes.checkpointing.CHECKPOINT_TIMEOUT_S", 0.1)
     response = api.post("/v1/checkpoints")
     assert response.status_code == 504
     assert response.json()["reason"] == "timeout"

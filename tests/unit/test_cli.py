@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from flexihash.service import cli
-from flexihash.service.demo import Measurement
+from flexihash.service import cli, demonstration
+from flexihash.service.measurement import Measurement
 from flexihash.service.settings import PREFIX, Settings
 from flexihash.service.supervisor import bind_socket
+from flexihash.service.values import Panel
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -78,8 +79,43 @@ def test_help_imports_nothing_heavy() -> None:
 def test_options_of_serve_are_settings() -> None:
     (serve,) = (command for command in cli.app.registered_commands if command.callback is cli.serve)
     assert serve.callback is not None
-    options = set(serve.callback.__annotations__) - {"return"}
+    options = {option.name for option in cli.complete("serve").params} - {"as_json"}
+    assert len(options) > 15
     assert options <= set(Settings.model_fields)
+
+
+def test_a_setting_is_the_same_option_everywhere() -> None:
+    n_options = 0
+    for command in cli.app.registered_commands:
+        taken = vars(command.callback).get("settings", ())
+        options = {option.name: option for option in cli.complete(command.name).params}
+        for name in taken:
+            field = Settings.model_fields[name]
+            assert options[name].help == field.description
+            assert options[name].opts == [f"--{name.replace('_', '-')}"]
+            assert options[name].default is None  # an environment variable wins over what the help shows
+            (panel,) = (mark for mark in field.metadata if isinstance(mark, Panel))
+            assert options[name].rich_help_panel == panel.title
+            n_options += 1
+    assert n_options > 30
+
+
+def test_options_show_default_and_choices() -> None:
+    options = {option.name: option for option in cli.complete("serve").params}
+    shown = {name: (options[name].metavar, options[name].show_default) for name in options}
+    assert shown["task"] == ("binary|regression|counts|quantile", "binary")
+    assert shown["start_at"] == ("earliest|latest", "earliest")
+    assert shown["bootstrap_servers"] == ("HOST:PORT", "localhost:9092")
+    assert shown["ignored_features"] == ("A,B", False)
+    assert shown["memory_dir"] == (None, False)
+    assert shown["port"] == (None, "8080")
+    assert shown["create_topic"] == (None, "no")
+    assert options["create_topic"].secondary_opts == ["--no-create-topic"]
+
+
+def test_every_command_has_json() -> None:
+    for command in cli.app.registered_commands:
+        assert ["--json"] in [option.opts for option in cli.complete(command.name).params], command.name
 
 
 def test_wrong_setting_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +266,17 @@ def test_produce_writes_files(run: Run, tmp_path: Path) -> None:
     assert (code, [json.loads(line) for line in out.splitlines()]) == (0, events[:2])
 
 
+def test_produce_prints_its_figures_as_json(run: Run) -> None:
+    code, out, err = run("produce", "synthetic", "--limit", 7, "--out", "f", "--json")
+    figures = json.loads(out)
+    assert (code, err, out.count("\n")) == (0, "", 1)
+    assert figures["events"] == 7
+    assert figures["events_per_second"] == pytest.approx(7 / figures["seconds"])
+
+    code, out, err = run("produce", "f", "--out", "-", "--json")  # standard output is taken
+    assert (code, out.count("\n"), json.loads(err)["events"]) == (0, 7, 7)
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
@@ -278,3 +325,11 @@ def test_demo_measures_from_before_the_first_event_to_the_last() -> None:
         "predict_p50_ms": 50.0,
         "predict_p99_ms": 99.0,
     }
+
+
+def test_demo_prints_its_figures_as_json(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = Measurement(n_predictions=3)
+    monkeypatch.setattr(demonstration, "run_demo", lambda **_: seen)
+    code, out, err = run("demo", "--json")
+    assert (code, json.loads(out), err) == (0, seen.summary(), "")
+    assert "predictions over HTTP 3" in " ".join(run("demo")[1].split())

@@ -10,6 +10,7 @@ from importlib.resources import files
 from fastapi import APIRouter, Response
 from starlette.exceptions import HTTPException
 
+OURS = files(__name__)
 SWAGGER_UI = "fastapi_swagger.resources"  # the package whose copy of Swagger UI this is
 POLICY = "; ".join(
     (
@@ -23,24 +24,6 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>flexihash</title>
-<link rel="icon" type="image/png" href="/docs/favicon.png">
-<link rel="stylesheet" href="/docs/swagger-ui.css">
-</head>
-<body>
-<div id="swagger-ui"></div>
-<script src="/docs/swagger-ui.js"></script>
-<script src="/docs/start.js"></script>
-</body>
-</html>
-"""
-START = 'SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true, validatorUrl: null});\n'
-
 pages = APIRouter(include_in_schema=False, default_response_class=Response)
 
 
@@ -49,13 +32,14 @@ def read_assets() -> dict[str, tuple[bytes, str]]:
     bundled = files(SWAGGER_UI)
     return {
         "favicon.png": (bundled.joinpath("favicon-32x32.png").read_bytes(), "image/png"),
-        "start.js": (START.encode(), "text/javascript"),
+        "start.js": (OURS.joinpath("start.js").read_bytes(), "text/javascript"),
         "swagger-ui.css": (bundled.joinpath("swagger-ui.css").read_bytes(), "text/css"),
         "swagger-ui.js": (bundled.joinpath("swagger-ui-bundle.js").read_bytes(), "text/javascript"),
     }
 
 
-ASSETS = read_assets()  # once for all: from then on no request leads to a file
+PAGE = OURS.joinpath("docs.html").read_bytes()  # once for all: from then on no request leads to a file
+ASSETS = read_assets()
 
 
 @pages.get("/docs")

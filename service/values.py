@@ -1,0 +1,120 @@
+"""What the values of settings may be: a type each, with what it allows, and how the command line shows it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from flexihash.consumer.consumer_errors import ConnectionSettingsError
+from flexihash.consumer.kafka.tls import check_certificates
+
+MAX_TOPIC_LENGTH = 245  # Kafka takes 249 characters, and ".dlq" is appended for the dead letters
+
+Given = TypeVar("Given")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Where a setting stands in the help of a command."""
+
+    title: str
+
+
+@dataclass(frozen=True)
+class Metavar:
+    """How the help writes the value of an option, where its type alone says too little."""
+
+    text: str
+
+
+def _none_if_empty(value: Given | str) -> Given | str | None:
+    return None if value == "" else value
+
+
+def _split_commas(value: Given | str) -> Given | tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _check_token(token: SecretStr | None) -> SecretStr | None:
+    if token is not None and not re.fullmatch(r"[!-~]+", token.get_secret_value()):
+        raise ValueError("must be printable ASCII without spaces or line breaks")
+    return token
+
+
+def _check_servers(servers: str) -> str:
+    for server in servers.split(","):
+        match = re.fullmatch(r"\s*(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):(\d{1,5})\s*", server, re.ASCII)
+        if match is None or not 0 < int(match[1]) < 65_536:
+            raise ValueError("must be host:port, or several separated by commas")
+    return servers
+
+
+def _check_topic(topic: str) -> str:
+    if not re.fullmatch(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC_LENGTH}}}", topic) or topic in (".", ".."):
+        raise ValueError(f"must be 1 to {MAX_TOPIC_LENGTH} letters, digits, dots, underscores and hyphens")
+    return topic
+
+
+def _check_rows(n_rows: int) -> int:
+    if n_rows & (n_rows - 1):
+        raise ValueError(f"must be a power of two, such as {1 << n_rows.bit_length()}")
+    return n_rows
+
+
+def _check_client(client: str) -> str:
+    if client == "confluent" and find_spec("confluent_kafka") is None:
+        raise ValueError("needs the package confluent-kafka: pip install 'flexihash[confluent]'")
+    return client
+
+
+def _check_file(path: Path | None) -> Path | None:
+    if path is not None and not path.is_file():
+        raise ValueError("must be a file that exists")
+    return path
+
+
+def _check_certificates(path: Path | None) -> Path | None:
+    if path is not None:
+        explain_refusal(check_certificates, path)
+    return path
+
+
+def _check_folder(path: Path | None) -> Path | None:
+    if path is not None and path.exists() and not path.is_dir():
+        raise ValueError("must be a folder, and this is a file")
+    return path
+
+
+def explain_refusal(check: Callable[..., None], *paths: Path) -> None:
+    """Has the refusal of a TLS file told as that of a setting.
+
+    Raises:
+        ValueError: `check` refuses the files at `paths`.
+    """
+    try:
+        check(*paths)
+    except ConnectionSettingsError as error:
+        raise ValueError(str(error)) from error
+
+
+EMPTY_IS_NONE = BeforeValidator(_none_if_empty)
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas), Metavar("A,B")]
+Text = Annotated[str | None, EMPTY_IS_NONE]
+Secret = Annotated[SecretStr | None, EMPTY_IS_NONE]
+Token = Annotated[Secret, AfterValidator(_check_token)]
+Servers = Annotated[str, AfterValidator(_check_servers), Metavar("HOST:PORT")]
+TopicName = Annotated[str, AfterValidator(_check_topic)]
+Rows = Annotated[int, Field(ge=2, le=1 << 30), AfterValidator(_check_rows)]
+Client = Annotated[Literal["kafka-python", "confluent"], AfterValidator(_check_client)]
+File = Annotated[Path | None, EMPTY_IS_NONE, AfterValidator(_check_file)]
+Certificates = Annotated[File, AfterValidator(_check_certificates)]
+Folder = Annotated[Path, AfterValidator(_check_folder)]
+OptionalFolder = Annotated[Path | None, EMPTY_IS_NONE, AfterValidator(_check_folder)]
