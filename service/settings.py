@@ -19,7 +19,7 @@ from flexihash.consumer.kafka.tls import check_identity
 from flexihash.model.config import ModelConfig
 from flexihash.model.tasks import Task
 from flexihash.service.service_errors import SettingsError
-from flexihash.service.values import (
+from flexihash.service.setting_types import (
     EMPTY_IS_NONE,
     Certificates,
     Client,

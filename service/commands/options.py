@@ -56,8 +56,8 @@ def with_settings(command: Command) -> Command:
 
 
 def _describe_option(name: str) -> inspect.Parameter:
+    from flexihash.service.setting_types import Panel
     from flexihash.service.settings import Settings
-    from flexihash.service.values import Panel
 
     field = Settings.model_fields[name]
     kind = _find_type(field)
@@ -97,7 +97,7 @@ def _describe_default(field: FieldInfo) -> str | bool:
 
 def _describe_value(field: FieldInfo) -> str | None:
     """The choices, where there are any, or what the setting's type says."""
-    from flexihash.service.values import Metavar
+    from flexihash.service.setting_types import Metavar
 
     kind = _require_value(field)
     if get_origin(kind) is Literal:

@@ -16,9 +16,9 @@ import pytest
 
 from flexihash.service import cli, demonstration
 from flexihash.service.measurement import Measurement
+from flexihash.service.setting_types import Panel
 from flexihash.service.settings import PREFIX, Settings
 from flexihash.service.supervisor import bind_socket
-from flexihash.service.values import Panel
 
 Run = Callable[..., tuple[int, str, str]]
 
