@@ -34,10 +34,10 @@ class Service:
     Args:
         folder: for its log, its checkpoints and, if nothing else is said, its memory; made if it is absent.
         environment: variables of its own, over those of this process; of these it gets none of ours.
-        command: what follows ``python -P -m``.
+        command: what follows `program`.
         memory: its memory folder.
 
-    `environment`, `command`, and the `prefix` of it may be changed from one start to the next.
+    `environment`, `program`, which is ``python -P -m``, its `prefix` and `command` may be changed before a start.
     """
 
     patience_s = 180.0  # the first start on a machine compiles the kernels
@@ -51,6 +51,7 @@ class Service:
         self.folder = folder
         self.memory = memory or folder / "memory"
         self.prefix: Sequence[str] = ()
+        self.program: Sequence[str] = (sys.executable, "-P", "-m")
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("FLEXIHASH_")},
             "PYTHONPATH": str(ROOT),
@@ -77,7 +78,7 @@ class Service:
 
     def start(self) -> Self:
         """Start it; see `wait`."""
-        command = [*self.prefix, sys.executable, "-P", "-m", *self.command]
+        command = [*self.prefix, *self.program, *self.command]
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(command, env=self.environment, stderr=log, cwd=self.folder)
         return self
