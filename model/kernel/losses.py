@@ -146,16 +146,11 @@ def move_residual(loss, residual, z, y, spread, weight):  # type: ignore[no-unty
 
     `spread` is s h: the part of the squared error that is the score's own uncertainty, which is taken out.
     """
-    rate = min(RESIDUAL_RATE * weight, 1.0)
+    error = y - z
     if loss.task == REGRESSION:
-        error = z - y
-        residual = max(residual + rate * (error * error / (1.0 + spread) - residual), RESIDUAL_FLOOR)
+        size = error * error / (1.0 + spread)
     elif loss.task == QUANTILE:
-        residual = max(residual + rate * (pinball(y - z, loss.quantile) - residual), RESIDUAL_FLOOR)
-    return residual
-
-
-@inlined
-def pinball(error, quantile):  # type: ignore[no-untyped-def]
-    """Pinball loss of `error` = label - prediction."""
-    return error * quantile if error > 0.0 else error * (quantile - 1.0)
+        size = error * loss.quantile if error > 0.0 else error * (loss.quantile - 1.0)
+    else:
+        return residual
+    return max(residual + min(RESIDUAL_RATE * weight, 1.0) * (size - residual), RESIDUAL_FLOOR)

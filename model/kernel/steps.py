@@ -54,10 +54,8 @@ def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scra
     state = float64s(memory.state)
     labels = add_label(label, weight, state)
     y, offset = standardize(loss, label, labels)
-    g, h = differentiate_mixture(loss, mixed, y, offset, weight, state, scratch)
-    is_finite = math.isfinite(g) and math.isfinite(h) and math.isfinite(labels[2])
-    is_finite = find_steps(loss, y, offset, weight, state, scratch) and is_finite
-    if not (is_short(scratch) and is_finite):
+    g, h, is_short = find_steps(loss, mixed, y, offset, weight, state, scratch)
+    if not (is_short and math.isfinite(labels[2])):
         return False
     update_numbers(n_numbers, memory, scratch)
     state[EVENTS] += 1.0
@@ -69,50 +67,36 @@ def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scra
     return True
 
 
-# --- finding the steps: writes to `scratch` only --------------------------------------------------------------------
-
-
 @inlined
-def differentiate_mixture(loss, mixed, y, offset, weight, state, scratch):  # type: ignore[no-untyped-def]
-    """Loss gradient and curvature at the mixture's score, times the event's weight."""
+def find_steps(loss, mixed, y, offset, weight, state, scratch):  # type: ignore[no-untyped-def]
+    """Each expert's step and shrinking, g f and h f, and what the residuals become; writes to `scratch` only.
+
+    Returns:
+        The loss's gradient and curvature at the mixture's score, and whether no step is too long or not finite.
+    """
+    moderated, spread, largest = float64s(scratch.moderated), float64s(scratch.spread), float32s(scratch.largest)
+    step, shrink, residuals = float64s(scratch.step), float64s(scratch.shrink), float64s(scratch.residual)
     residual = state[RESIDUAL + N_EXPERTS]
     g, h = differentiate(loss, mixed, y, residual, offset)
-    float64s(scratch.residual)[N_EXPERTS] = move_residual(loss, residual, mixed, y, 0.0, weight)
-    return g * weight, h * weight
-
-
-@inlined
-def find_steps(loss, y, offset, weight, state, scratch):  # type: ignore[no-untyped-def]
-    """Each expert's step and shrinking, g f and h f; returns whether all of them are short enough."""
-    moderated, spread = float64s(scratch.moderated), float64s(scratch.spread)
-    step, shrink, residuals = float64s(scratch.step), float64s(scratch.shrink), float64s(scratch.residual)
-    are_short = True
+    g *= weight
+    h *= weight
+    residuals[N_EXPERTS] = move_residual(loss, residual, mixed, y, 0.0, weight)
+    is_short = math.isfinite(g) and math.isfinite(h)
     for e in range(N_EXPERTS):
         z = moderated[e]
         s = spread[e]
         residual = state[RESIDUAL + e]
-        g, h = differentiate(loss, z, y, residual, offset)
-        residuals[e] = move_residual(loss, residual, z, y, s * h, weight)
-        g *= weight
-        h *= weight
-        gain = 1.0 / (1.0 + h * s)
-        step[e] = limit_gradient(loss, g, gain, s) * gain
-        shrink[e] = h * gain
-        are_short = are_short and abs(step[e]) < STEP_LIMIT and s < STEP_LIMIT * STEP_LIMIT
-    return are_short
-
-
-@inlined
-def is_short(scratch):  # type: ignore[no-untyped-def]
-    """Whether the slopes are such that no row's step is too long."""
-    largest = float32s(scratch.largest)
-    are_short = True
+        ge, he = differentiate(loss, z, y, residual, offset)
+        residuals[e] = move_residual(loss, residual, z, y, s * he, weight)
+        ge *= weight
+        he *= weight
+        gain = 1.0 / (1.0 + he * s)
+        step[e] = limit_gradient(loss, ge, gain, s) * gain
+        shrink[e] = he * gain
+        is_short = is_short and abs(step[e]) < STEP_LIMIT and s < STEP_LIMIT * STEP_LIMIT
     for k in range(N_PARAMETERS):
-        are_short = are_short and largest[k] < STEP_LIMIT * STEP_LIMIT
-    return are_short
-
-
-# --- taking them ----------------------------------------------------------------------------------------------------
+        is_short = is_short and largest[k] < STEP_LIMIT * STEP_LIMIT
+    return g, h, is_short
 
 
 @inlined
