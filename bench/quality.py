@@ -36,11 +36,11 @@ from flexihash.model.tasks import Task
 TARGETS = {
     "flights": 0.4200,
     "phishing": 0.2371,
-    "bananas": 0.2678,
-    "agrawal": 0.0969,
-    "hyperplane": 0.2401,
+    "bananas": 0.2660,
+    "agrawal": 0.0934,
+    "hyperplane": 0.2364,
     "trump-approval": 0.305,
-    "chick-weights": 13.1,
+    "chick-weights": 11.6,
     "friedman": 0.916,
     "friedman-drift": 1.063,
 }
