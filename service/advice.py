@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from flexihash.consumer.consumer_errors import ConsumerError, Fault, Fenced, IdentityChanged, PositionOutOfRange
+from flexihash.consumer.consumer_errors import (
+    ConsumerError,
+    Fault,
+    Fenced,
+    IdentityChanged,
+    PositionOutOfRange,
+    RecordChanged,
+    TopicsForeign,
+)
 
 FAULTS = {
     Fault.CREDENTIALS: "; check FLEXIHASH_SASL_USERNAME and FLEXIHASH_SASL_PASSWORD",
@@ -22,12 +30,20 @@ def advise(error: object) -> str:
 
 def _advice(error: object) -> str:
     match error:
+        case RecordChanged():
+            return (
+                ", or choose with --on-lost-position: earliest (keep the model, read all of the log again), latest"
+                " (keep the model, read what comes from now on), keep (keep the model, go on behind that record), fresh"
+                " (start a new model)"
+            )
         case IdentityChanged():
             return (
                 ", or choose with --on-lost-position: earliest (keep the model, read all of this one), latest (keep the"
                 " model, read what comes from now on), keep (this one is a faithful copy with the same offsets), fresh"
                 " (start a new model)"
             )
+        case TopicsForeign():
+            return ", or --adopt the model: it keeps what it learned, and begins the topic where --start-at says"
         case PositionOutOfRange():
             return (
                 ", or choose with --on-lost-position: earliest (keep the model, go on at the log's first record),"

@@ -12,7 +12,7 @@ import msgspec
 
 from flexihash.model.checkpoint.checkpoint_errors import CheckpointDamaged, CheckpointMismatch, raise_read_error
 
-FORMAT_VERSION = 2  # 1 had the fields of a record in another order
+FORMAT_VERSION = 3  # 2 had no digests of records; 1 had the fields of a record in another order
 MODEL_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
 

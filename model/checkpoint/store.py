@@ -37,6 +37,7 @@ from flexihash.model.checkpoint.manifest import (
     record_file,
     seal,
 )
+from flexihash.model.checkpoint.retention import Retention
 from flexihash.model.checkpoint.tensors import read
 from flexihash.model.model_errors import ConfigurationError
 
@@ -98,18 +99,20 @@ class CheckpointStore:
 
     Args:
         directory: where they lie; made by the first save.
-        keep: how many of the newest stay, at least 1.
+        keep: how many of the newest stay, at least 1; or which others too.
         on_step: called with each of `STEPS` as that step begins, so that a test can crash between any two.
 
     Raises:
         ConfigurationError: `keep` is less than 1.
     """
 
-    def __init__(self, directory: Path, keep: int, on_step: Callable[[str], None] = lambda step: None) -> None:
-        if keep < 1:
-            raise ConfigurationError(f"checkpoint_keep = {keep}: at least 1 checkpoint must stay")
+    def __init__(
+        self, directory: Path, keep: int | Retention, on_step: Callable[[str], None] = lambda step: None
+    ) -> None:
         self.directory = directory
-        self.keep = keep
+        self.keep = keep if isinstance(keep, Retention) else Retention(keep)
+        if self.keep.newest < 1:
+            raise ConfigurationError(f"checkpoint_keep = {self.keep.newest}: at least 1 checkpoint must stay")
         self._on_step = on_step
         self._one_save = threading.Lock()
 
@@ -247,7 +250,9 @@ class CheckpointStore:
 
     def _remove_old(self) -> None:
         self._on_step("hide_old")  # 8
-        for old in self._paths()[self.keep :]:
+        paths = self._paths()
+        kept = self.keep.choose(paths)
+        for old in (path for path in paths if path not in kept):
             old.rename(self.directory / f"{_REMOVING}{old.name}")
 
         self._on_step("remove_hidden")  # 9
