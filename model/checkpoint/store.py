@@ -136,7 +136,7 @@ class CheckpointStore:
         5. `sync_folder`: force the hidden folder's entries to the disk.
         6. `rename`: give the folder its name. From here a restart finds it.
         7. `sync_directory`: force the name to the disk. From here a power cut cannot undo it.
-        8. `hide_old`: rename those beyond `keep`, so that one half removed is never taken for damaged.
+        8. `hide_old`: rename those that are kept no longer, so that one half removed is never taken for damaged.
         9. `remove_hidden`: remove them.
 
         A crash at any point leaves the checkpoints before it loadable. Meant for a thread beside the learner's: writing

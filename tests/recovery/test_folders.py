@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
 
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.topic import Topic
@@ -20,7 +19,7 @@ def publish(connection: KafkaConnection, topic: str, n_events: int) -> None:
 
 
 def learn(service: Service, n_events: int) -> None:
-    service.start().wait(lambda: service.status().events == n_events, f"{n_events} events")
+    service.start().wait_ready().wait(lambda: service.status().events == n_events, f"{n_events} events")
     assert service.stop() == 0
 
 
