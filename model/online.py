@@ -141,7 +141,7 @@ class OnlineModel:
         return predictions
 
     def embed(self, batch: Batch) -> torch.Tensor:
-        """(B, 12) float32: the sum of value * row vector over each event's activations; zeros without features."""
+        """(B, 16) float32: the sum of value * row vector over each event's activations; zeros without features."""
         _, embeddings = self._read(batch)
         return torch.from_numpy(embeddings)
 
