@@ -15,6 +15,7 @@ ConsumerError
 ├── TopicsForeign                        a checkpoint was learned from other topics
 ├── Fenced                               another learner has taken over
 ├── FileUnreadable                       a file cannot be read, or is another one
+├── LabelsUnfit                          a file's labels are not what the task learns
 ├── SpillUnreadable                      dead letters on the local disk cannot be read
 ├── EventRejected                        an event cannot be learned from
 ├── RecordUnreadable                     the log's bytes at a position are damaged
@@ -29,10 +30,12 @@ change is called by the names of whoever made the connection, so only a `Fault` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from typing import ClassVar
+
+from flexihash.model.tasks import Task
 
 Describe = Callable[[object], str]  # an error in words for people: `str`, or one that knows more
 
@@ -203,6 +206,18 @@ class DeadLetterRefused(DeadLetterError):
 
 class FileUnreadable(ConsumerError):
     """The file cannot be read, or is not the one that was learned from before."""
+
+
+class LabelsUnfit(ConsumerError):
+    """So many labels are numbers that the task does not know that another task must be meant."""
+
+    def __init__(self, path: Path, n_unfit: int, n_labels: int, examples: Iterable[float], task: Task) -> None:
+        numbers = ", ".join(f"{number:g}" for number in sorted(examples))
+        kind = "0 or 1" if task.record.is_binary else "what it learns"
+        super().__init__(
+            f"{path}: {n_unfit:,} of the first {n_labels:,} labels are not {kind} (task={task}): {numbers}"
+        )
+        self.task = task
 
 
 class SpillUnreadable(ConsumerError):

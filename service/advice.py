@@ -7,10 +7,13 @@ from flexihash.consumer.consumer_errors import (
     Fault,
     Fenced,
     IdentityChanged,
+    LabelsUnfit,
     PositionOutOfRange,
     RecordChanged,
+    TopicNotFound,
     TopicsForeign,
 )
+from flexihash.model.tasks import Task
 
 FAULTS = {
     Fault.CREDENTIALS: "; check FLEXIHASH_SASL_USERNAME and FLEXIHASH_SASL_PASSWORD",
@@ -20,6 +23,12 @@ FAULTS = {
     Fault.AUTHORITY: "; check the host names in FLEXIHASH_BOOTSTRAP_SERVERS, and that FLEXIHASH_SSL_CAFILE is of the"
     " authority that signed it",
     Fault.CERTIFICATE: "; check FLEXIHASH_SSL_CERTFILE and FLEXIHASH_SSL_KEYFILE",
+}
+
+OTHER_TASKS = {
+    Task.BINARY: ", or choose --task regression for quantities, or counts for counts; a class can be learned as yes or"
+    " no, with 1 for it and 0 for all others",
+    Task.COUNTS: ", or choose --task regression for quantities that may be negative",
 }
 
 
@@ -40,7 +49,7 @@ def _advice(error: object) -> str:
             return (
                 ", or choose with --on-lost-position: earliest (keep the model, read all of this one), latest (keep the"
                 " model, read what comes from now on), keep (this one is a faithful copy with the same offsets), fresh"
-                " (start a new model)"
+                " (start a new model; right after a restart of `flexihash broker`, which keeps nothing)"
             )
         case TopicsForeign():
             return ", or --adopt the model: it keeps what it learned, and begins the topic where --start-at says"
@@ -49,6 +58,10 @@ def _advice(error: object) -> str:
                 ", or choose with --on-lost-position: earliest (keep the model, go on at the log's first record),"
                 " latest (keep the model, go on at the log's end), fresh (start a new model)"
             )
+        case TopicNotFound():
+            return "; `flexihash serve --create-topic` makes it at its start"
+        case LabelsUnfit(task=task):
+            return f"; mend them{OTHER_TASKS.get(task, '')}"
         case Fenced():
             return ", or give this one another FLEXIHASH_GROUP_ID and checkpoint folder"
         case ConsumerError(fault=Fault.PROTOCOL, wanted=str(wanted)) if wanted:
