@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from flexihash.consumer.scan.words import PADDING, is_same, signed64
+from flexihash.model.words import PADDING, is_same, signed64
 from flexihash.model.compiled import part
 from flexihash.model.kernel.vectors import store
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexihash.consumer.scan.words import byte, word64
+from flexihash.model.words import byte, word64
 from flexihash.model.compiled import part
 
 QUOTE, BACKSLASH = 0x22, 0x5C
