@@ -1,4 +1,4 @@
-"""The brokers and the services of the integration tests, for tests that attack."""
+"""The brokers and the service of the integration tests, for tests of what an attacker or an accident does."""
 
 from __future__ import annotations
 
