@@ -35,6 +35,7 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
     ``table`` (n_rows, RECORD_WIDTH): the records that `model.kernel` describes. ``numbers`` (n_rows, 3): count, median
     and deviation of a number. ``touched`` (n_rows,): the event that last moved the row. ``state``: biases, label
     statistics, mixture, calibration curve. ``positions``: the next offset per partition, -1 where none is known.
+    ``digests``: of the last record before that offset, 0 where it is not known.
     """
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         "table": ((config.n_rows, rows.RECORD_WIDTH), torch.float32),
@@ -42,6 +43,7 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
         "touched": ((config.n_rows,), torch.int64),
         "state": ((slots.STATE_WIDTH,), torch.float64),
         "positions": ((MAX_PARTITIONS,), torch.int64),
+        "digests": ((MAX_PARTITIONS,), torch.int64),
     }
     for name, shape in ProgressiveMetrics.layout(config.task).items():
         shapes[METRICS_PREFIX + name] = shape
@@ -161,6 +163,11 @@ class Tables:
         """The next offset of every partition that has one."""
         positions = self.tensors["positions"].numpy()
         return {int(partition): int(positions[partition]) for partition in np.flatnonzero(positions >= 0)}
+
+    def digests(self) -> dict[int, int]:
+        """The digest of the last record of every partition where it is known."""
+        digests = self.tensors["digests"].numpy()
+        return {int(partition): int(digests[partition]) for partition in np.flatnonzero(digests)}
 
     def close(self) -> None:
         """Lets go of the lock files; the tensors stay as long as somebody holds them."""

@@ -18,7 +18,7 @@ from flexihash.model.checkpoint.checkpoint_errors import (
     raise_read_error,
 )
 
-FORMAT_VERSION = 3  # 1 had the fields of a record in another order, 2 had three experts
+FORMAT_VERSION = 3  # 1 had the fields of a record in another order, 2 had three experts and no digests
 MODEL_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
 
