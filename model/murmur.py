@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexihash.model.words import low_bytes, signed64, word32
 from flexihash.model.compiled import entry, part
 from flexihash.model.kernel.vectors import store
+from flexihash.model.words import low_bytes, signed64, word32
 
 EQUALS = 0x3D
 
