@@ -146,7 +146,7 @@ class Learner:
         stack.callback(source.close)
         letters = DeadLetters(settings.kafka_topic, settings.dead_letter_dir, advise)
         stack.callback(letters.close)
-        lesson = Lesson(model, decoder, letters, self._guard)
+        lesson = Lesson(model, decoder, letters, self._guard, settings.skip_until)
         on_changed: OnChangedIdentity = (
             "keep" if choice == "keep" else "lose" if choice in ("earliest", "latest") else "stop"
         )
