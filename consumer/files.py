@@ -179,7 +179,7 @@ def learn_file(
         CheckpointError: the checkpoint cannot be gone on from.
     """
     model = OnlineModel(Tables.create(model_config))
-    decoder = EventDecoder(event_format, model_config.task, model_config.n_rows)
+    decoder = EventDecoder(event_format, model_config.task, model_config.n_rows, not model_config.embeddings)
     source, samples = FileSource(path), _Samples()
     lesson, standing = Lesson(model, decoder, samples), Standing(model, source)
     with ExitStack() as stack:

@@ -20,6 +20,7 @@ Feature = tuple[str, str | float]
 
 MAX_MAGNITUDE = 1e300  # numbers beyond are treated as this: differences of two must stay finite in float64
 ZERO = 5e-324  # FeatureHasher drops zeros, but "0" is a value: it travels as the smallest number there is
+N_FIELDS = 1 << 31
 NAMES_CACHED = 1 << 16  # decisions of the glob patterns kept; names are unbounded, memory is not
 
 
@@ -55,12 +56,14 @@ class Batch(msgspec.Struct, frozen=True):
         offsets: (B + 1,) int64; event b owns ``rows[offsets[b]:offsets[b + 1]]``.
         values: (nnz,) float64; 1 for a category.
         is_number: (nnz,) bool.
+        fields: (nnz,) int64, a hash of each feature's name, whatever its value: from 0 to 2^31 - 1.
     """
 
     rows: NDArray[np.int64]
     offsets: NDArray[np.int64]
     values: NDArray[np.float64]
     is_number: NDArray[np.bool_]
+    fields: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -181,7 +184,8 @@ def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
         [(name, value or ZERO) if type(value) is float else (name, value) for name, value in event] for event in events
     ]
     if not flat:
-        return Batch(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0), np.zeros(0, np.bool_))
+        nothing = np.zeros(0, np.int64)
+        return Batch(nothing, np.zeros(1, np.int64), np.zeros(0), np.zeros(0, np.bool_), nothing)
     # Importing it takes most of a second. A restart has better use for that, and most events never come here.
     from sklearn.feature_extraction._hashing_fast import transform
 
@@ -193,4 +197,13 @@ def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
     values = np.asarray(values)
     np.clip(values, -MAX_MAGNITUDE, MAX_MAGNITUDE, out=values)
     values[np.abs(values) == ZERO] = 0.0
-    return Batch(np.asarray(rows, np.int64), np.asarray(offsets, np.int64), values, is_number)
+    fields = np.fromiter((hash_name(name) for event in flat for name, _ in event), np.int64, len(rows))
+    return Batch(np.asarray(rows, np.int64), np.asarray(offsets, np.int64), values, is_number, fields)
+
+
+@lru_cache(maxsize=NAMES_CACHED)
+def hash_name(name: str) -> int:
+    """A feature's field: the hash of its name, from 0 to 2^31 - 1."""
+    from sklearn.utils import murmurhash3_32
+
+    return abs(int(murmurhash3_32(name))) % N_FIELDS

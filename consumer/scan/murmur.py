@@ -9,6 +9,7 @@ import numpy as np
 
 from flexihash.consumer.scan.words import low_bytes, word32
 from flexihash.model.compiled import part
+from flexihash.model.features import N_FIELDS
 
 EQUALS = 0x3D
 
@@ -39,8 +40,8 @@ def hash_name(begin, end):  # type: ignore[no-untyped-def]
 
 
 @part
-def end_hash(h, tail, n_tail, n_bytes, n_rows):  # type: ignore[no-untyped-def]
-    """The row, abs(hash) mod n_rows, of `n_bytes` bytes of which `n_tail` are in `tail`."""
+def end_hash(h, tail, n_tail, n_bytes, n):  # type: ignore[no-untyped-def]
+    """abs(hash) mod n, a power of two, of `n_bytes` bytes of which `n_tail` are in `tail`."""
     if n_tail >= 4:
         h = mix_block(h, tail)
         tail >>= np.uint64(32)
@@ -48,12 +49,17 @@ def end_hash(h, tail, n_tail, n_bytes, n_rows):  # type: ignore[no-untyped-def]
     h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
     h ^= h >> np.uint32(16)
-    return abs(np.int64(np.int32(h))) & (n_rows - 1)
+    return abs(np.int64(np.int32(h))) & (n - 1)
 
 
 @part
-def row_of_number(h, tail, n_name, n_rows):  # type: ignore[no-untyped-def]
-    return end_hash(h, tail, n_name & 3, n_name, n_rows)
+def hash_field(h, tail, n_name):  # type: ignore[no-untyped-def]
+    return end_hash(h, tail, n_name & 3, n_name, N_FIELDS)
+
+
+@part
+def row_of_number(field, n_rows):  # type: ignore[no-untyped-def]
+    return field & (n_rows - 1)
 
 
 @part
