@@ -157,7 +157,7 @@ class OnlineModel:
         return contexts.served(self.tables.tensors[contexts.TABLE], torch.from_numpy(rows))
 
     def embed(self, batch: Batch) -> torch.Tensor:
-        """(B, 12) float32: the sum of value * row vector over each event's activations; zeros without features."""
+        """(B, 16) float32: the sum of value * row vector over each event's activations; zeros without features."""
         _, embeddings = self._read(batch)
         return torch.from_numpy(embeddings)
 
@@ -200,4 +200,6 @@ def _address(batch: Batch) -> Events:
     for array, dtype in zip(msgspec.structs.astuple(batch), BATCH_DTYPES, strict=True):
         if array.dtype != dtype or not array.flags.c_contiguous:
             raise TypeError(f"a batch needs contiguous arrays of {BATCH_DTYPES}, not of {array.dtype}")
-    return Events(*(array.ctypes.data for array in (batch.rows, batch.offsets, batch.values, batch.is_number, batch.fields)))
+    return Events(
+        *(array.ctypes.data for array in (batch.rows, batch.offsets, batch.values, batch.is_number, batch.fields))
+    )

@@ -177,9 +177,11 @@ def _open_lock(path: Path) -> int:
 
 
 def _allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype, directory: Path | None) -> torch.Tensor:
-    if directory is None:
-        return torch.zeros(shape, dtype=dtype)
     n_bytes = _size_bytes(shape, dtype)
+    if directory is None:
+        memory = torch.zeros(n_bytes + rows.RECORD_BYTES, dtype=torch.uint8)
+        begin = -memory.data_ptr() % rows.RECORD_BYTES  # a record that begins elsewhere lies in one more line
+        return memory[begin : begin + n_bytes].view(dtype).view(shape)
     try:
         with (directory / name).open("wb") as file:
             os.posix_fallocate(file.fileno(), 0, n_bytes)  # a full tmpfs must fail here, not as SIGBUS
@@ -217,7 +219,7 @@ def _initialize_state(state: NDArray[np.float64]) -> None:
     state[slots.BIAS_VARIANCE : slots.BIAS_VARIANCE + experts.N_EXPERTS] = aging.PRIOR_BIAS
     state[slots.QUICK_BIAS_VARIANCE] = aging.PRIOR_QUICK_BIAS
     state[slots.RESIDUAL : slots.RESIDUAL + experts.N_EXPERTS + 1] = 1.0
-    state[slots.MIX : slots.MIX + experts.N_EXPERTS] = 1.0 / experts.N_EXPERTS
+    state[slots.MIX : slots.MIX + experts.N_EXPERTS] = experts.INITIAL_MIX
     mix_covariance = state[slots.MIX_COVARIANCE : slots.CURVE].reshape(experts.N_EXPERTS, experts.N_EXPERTS)
     np.fill_diagonal(mix_covariance, mixture.PRIOR_MIX)
     knots = calibration.CURVE_LOW + calibration.CURVE_STEP * np.arange(slots.N_KNOTS)

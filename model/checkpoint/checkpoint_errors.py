@@ -20,6 +20,10 @@ from safetensors import SafetensorError
 from flexihash.model.model_errors import ModelError
 
 OTHER_PROGRAM = "run the version of this program that wrote it, or choose another checkpoint_dir"
+EARLIER_PROGRAM = (
+    "run the version of this program that wrote it, "
+    "or choose an empty checkpoint_dir, where the model is learned again from the log"
+)
 
 # An errno that says that what was written is not there any more. Any other (no permission, too many open files, a
 # network file system that is away) says nothing about the checkpoint, so it must not be set aside for it.

@@ -175,7 +175,9 @@ def tell_apart(begin, end, target, events, contexts, scratch):  # type: ignore[n
             likelihood *= p
             curvature += bent
             n_told += 1
-    move_others(begin, end, target, scale, curvature * scale * scale / np.float32(contexts.dim), events, contexts, scratch)
+    move_others(
+        begin, end, target, scale, curvature * scale * scale / np.float32(contexts.dim), events, contexts, scratch
+    )
     if n_told > 1:
         add_loss(n_told, -math.log(likelihood), state)
 

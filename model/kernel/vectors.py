@@ -89,7 +89,7 @@ def loader(loaded: Any, extended: Any = None) -> Any:
     return intrinsic(load)
 
 
-load8, load16 = loader(VECTORS[8]), loader(VECTORS[16])
+load_float, load8, load16 = loader(types.float32), loader(VECTORS[8]), loader(VECTORS[16])
 
 
 def _store(typing_context: Any, address: Any, value: Any) -> Any:
@@ -137,7 +137,8 @@ def _splat(n_lanes: int) -> Any:
     return intrinsic(splat)
 
 
-splat8, splat16 = _splat(8), _splat(16)
+splat8: Any = _splat(8)
+splat16: Any = _splat(16)
 
 
 def shuffled(lanes: Sequence[int], n_from: int) -> Any:
@@ -164,18 +165,6 @@ def lane(number: int) -> Any:
         return types.float32(x), generate
 
     return intrinsic(take)
-
-
-def with_lane(number: int) -> Any:
-    """A function that replaces one lane of a vector."""
-
-    def put(typing_context: Any, x: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.insert_element(*arguments, ir.Constant(_INDEX, number))
-
-        return x(x, types.float32), generate
-
-    return intrinsic(put)
 
 
 _swap_halves, _swap_pairs, _swap_neighbours = (shuffled([k ^ step for k in range(8)], 8) for step in (4, 2, 1))
