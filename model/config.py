@@ -7,7 +7,6 @@ import msgspec
 from flexihash.model.model_errors import ConfigurationError
 from flexihash.model.tasks import Task
 
-
 EMBEDDING_DIMS = (8, 16, 32, 64)
 
 

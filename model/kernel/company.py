@@ -117,7 +117,7 @@ def is_twin(j, other, fields, is_number):  # type: ignore[no-untyped-def]
 def find_ring(j, fields, is_number, rings):  # type: ignore[no-untyped-def]
     """The ring of a feature's field; an integer's number and its category have one each.
 
-    A field takes the first free ring from its hash on; where MAX_PROBES are taken by others, it shares the last of them.
+    A field takes the first free ring from its hash on; where MAX_PROBES are others', it shares the last of them.
     """
     field = 2 * fields[j] + 1 + np.int64(is_number[j])
     ring = (field * np.int64(0x9E3779B1) >> np.int64(16)) & (N_FIELDS - 1)
