@@ -145,6 +145,15 @@ class OnlineModel:
         _, embeddings = self._read(batch)
         return torch.from_numpy(embeddings)
 
+    def count_known(self, batch: Batch) -> NDArray[np.int64]:
+        """How many of each event's features have a row that an event ever moved. (B,)
+
+        A feature that was never seen counts as known where it shares the row of one that was.
+        """
+        n_known = np.zeros(len(batch.rows) + 1, np.int64)
+        np.cumsum(self._touched[batch.rows] != 0, out=n_known[1:])
+        return np.diff(n_known[batch.offsets])
+
     def warm_up(self) -> None:
         """Compiles or loads the kernels, on tables of its own, so that the first event doesn't wait for them."""
         model = OnlineModel(Tables.create(ModelConfig(task=self.config.task, n_rows=2)))
