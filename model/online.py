@@ -150,9 +150,9 @@ class OnlineModel:
 
         A feature that was never seen counts as known where it shares the row of one that was.
         """
-        n_known = np.zeros(len(batch.rows) + 1, np.int64)
-        np.cumsum(self._touched[batch.rows] != 0, out=n_known[1:])
-        return np.diff(n_known[batch.offsets])
+        known = np.flatnonzero(self._touched.take(batch.rows))
+        n_before = known.searchsorted(batch.offsets)
+        return n_before[1:] - n_before[:-1]
 
     def warm_up(self) -> None:
         """Compiles or loads the kernels, on tables of its own, so that the first event doesn't wait for them."""

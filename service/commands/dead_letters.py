@@ -79,9 +79,9 @@ class Letters(Outcome):
             say(console, f"{reason}: {one.letters:,} letters, {one.replayed:,} replayed", "bold")
             if one.samples and console.is_terminal:
                 console.print(_draw_samples(one.samples))
-            else:  # a line each, for grep and awk
+            else:  # a line each, for grep and awk; rich makes blanks of tabs
                 for sample in one.samples:
-                    say(console, "\t".join((reason, *_cells(sample))))
+                    print(reason, *_cells(sample), sep="\t", file=console.file)
         if spilled := self.spilled.letters:
             counts = ", ".join(f"{reason} {n:,}" for reason, n in self.spilled.reasons.items())
             console.print()
@@ -102,7 +102,9 @@ class Replayed(Outcome):
 
 @takes("topic", "bootstrap_servers", "checkpoint_dir")
 def dead_letters(
-    reason: Annotated[str | None, typer.Option(help="Only letters of this reason.", metavar="REASON")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Only letters of this reason.", metavar="REASON")
+    ] = None,
     limit: Annotated[int, typer.Option(help="Samples of each reason, the newest.", min=0)] = 3,
     replay: Annotated[
         bool, typer.Option("--replay", help="Publish the records of the letters again, after a fix; each only once.")
