@@ -2,7 +2,7 @@
 
 Everybody gets the same messages, in one process on one core, in turns. Seconds are CPU time of all threads of the
 process, which is what a clock shows on an idle core and changes little on a busy one. A slow peer gets the first N
-flights only; ours is then scored on those N as well.
+flights only; ours is then scored on those N as well, and on what is left by a peer that needs some to begin with.
 """
 
 from __future__ import annotations
@@ -93,6 +93,12 @@ def time_peer(peer: Peer, task: Task, messages: Sequence[bytes]) -> tuple[Sequen
     return predictions, time.process_time() - start
 
 
+def peer_loss(peer: Peer, task: Task, predictions: Sequence[float], labels: NDArray[np.float64]) -> float:
+    """The loss of a peer's predictions, or of ours, of the events that it was given and is scored on."""
+    scored = peer.scored(len(predictions))
+    return loss(task, predictions[scored], labels[scored])
+
+
 def stay_on_one_core() -> None:
     """This process and all that it starts; Java too sees one core then."""
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
@@ -143,7 +149,7 @@ def _take_turn(
     some = messages[: peer.n_flights]
     predictions, seconds = time_peer(peer, Task.BINARY, some)
     times_s[peer.case].append(seconds)
-    found = loss(Task.BINARY, predictions, labels[: len(some)])
+    found = peer_loss(peer, Task.BINARY, predictions, labels)
     say(f"{peer.case}: {len(some):,} events, {len(some) / seconds:,.0f} events/s, log loss {found:.4f}")
     return found
 
@@ -171,8 +177,8 @@ def _rows(
             continue
         n_events = min(n, peer.n_flights or n)
         speed = n_events / statistics.median(times_s[peer.case])
-        note = "all" if n_events == n else f"first {n_events:,}"
-        same = loss(Task.BINARY, ours.predictions[:n_events], labels[:n_events])
+        note = peer.portion(n_events, n)
+        same = peer_loss(peer, Task.BINARY, ours.predictions[:n_events], labels)
         rows += [
             Row(
                 "learning", peer.case, "speed", speed, "events/s", our_speed / speed, "ours / this", "higher", note=note

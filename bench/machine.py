@@ -11,7 +11,7 @@ from pathlib import Path
 
 PACKAGES = (
     "numpy", "numba", "llvmlite", "msgspec", "torch", "scikit-learn", "kafka-python", "confluent-kafka", "fastapi",
-    "uvicorn", "vowpalwabbit", "river", "capymoa", "torch-scatter",
+    "uvicorn", "vowpalwabbit", "river", "capymoa", "lightgbm", "torch-scatter",
 )  # fmt: skip
 ROOT = Path(__file__).parents[1]
 

@@ -28,6 +28,7 @@ from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.status import LearnerStatus, write_status
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
+from flexihash.model.kernel.experts import DIM
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables, layout
 from flexihash.model.tasks import Task
@@ -95,7 +96,7 @@ def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
     """Bytes a row; then both processes at each count."""
     sizes = {name: int(np.prod(shape)) * dtype.itemsize for name, (shape, dtype) in layout(ModelConfig()).items()}
     each = sum(sizes[name] for name in ("table", "numbers", "touched")) / ModelConfig().n_rows
-    rows = [Row("memory", "one row", "size", each, "bytes", each / (12 * 4), "to the 12 floats served", "lower")]
+    rows = [Row("memory", "one row", "size", each, "bytes", each / (4 * DIM), f"to the {DIM} floats served", "lower")]
     folder = Path(f"/dev/shm/flexihash-bench-{os.getpid()}")
     folder.mkdir(mode=0o700)
     try:

@@ -17,6 +17,7 @@ MARKS = {
     "VW": ("o", "C0", 50),
     "River": ("s", "C2", 50),
     "CapyMOA": ("^", "C4", 50),
+    "LightGBM": ("P", "C5", 50),
     "scikit-learn": ("D", "C1", 50),
 }
 WORST_LOSS = 0.8  # what is worse is off the chart, and in the table

@@ -16,7 +16,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         task: what is predicted.
         quantile: the wanted quantile in (0, 1); read by the quantile task only.
-        n_rows: rows of the table, a power of two of at least 2; one row takes 128 bytes in all.
+        n_rows: rows of the table, a power of two of at least 2; one row takes 160 bytes in all.
         seed: of the first embeddings.
 
     Raises:

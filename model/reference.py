@@ -65,13 +65,13 @@ class ReferenceModel(nn.Module):
         for j in range(int(batch.offsets[event]), int(batch.offsets[event + 1])):
             row = int(batch.rows[j])
             if not batch.is_number[j]:
-                add(row, 1.0, activation.PLAIN)
+                add(row, 1.0, experts.PLAIN)
                 continue
             count, median, deviation = _move_statistics(float(batch.values[j]), *self.numbers[row].tolist())
             numbers.append((row, (count, median, deviation)))
             t = math.asinh((float(batch.values[j]) - median) / deviation) if deviation > 0 else 0.0
             t = min(max(t, -activation.NUMBER_LIMIT), activation.NUMBER_LIMIT)
-            add(row, t / 2, activation.PLAIN)
+            add(row, t / 2, experts.PLAIN)
             for kind, per_unit, first in activation.GRIDS:
                 at = (t + activation.NUMBER_LIMIT) * per_unit
                 below = math.floor(at)
@@ -86,7 +86,7 @@ class ReferenceModel(nn.Module):
         The leaves are copies per activation, (A, DIM) and (A, N_EXPERTS): a row that is active twice moves twice.
         """
         rows = torch.tensor(activations.rows, dtype=torch.int64)
-        sees = torch.from_numpy(activation.SEES).double()
+        sees = torch.from_numpy(experts.SEES).double()
         kinds = torch.tensor(activations.kinds, dtype=torch.int64)
         values = activations.values[:, None] * sees[:, kinds].T  # (A, N_EXPERTS)
         embeddings = self.embeddings[rows].detach().requires_grad_()

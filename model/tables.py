@@ -37,6 +37,7 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
     ``table`` (n_rows, RECORD_WIDTH): the records that `model.kernel` describes. ``numbers`` (n_rows, 3): count, median
     and deviation of a number. ``touched`` (n_rows,): the event that last moved the row. ``state``: biases, label
     statistics, mixture, calibration curve. ``positions``: the next offset per partition, -1 where none is known.
+    ``digests``: of the last record before that offset, 0 where it is not known.
     """
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         "table": ((config.n_rows, rows.RECORD_WIDTH), torch.float32),
@@ -44,6 +45,7 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
         "touched": ((config.n_rows,), torch.int64),
         "state": ((slots.STATE_WIDTH,), torch.float64),
         "positions": ((MAX_PARTITIONS,), torch.int64),
+        "digests": ((MAX_PARTITIONS,), torch.int64),
     }
     for name, shape in ProgressiveMetrics.layout(config.task).items():
         shapes[METRICS_PREFIX + name] = shape
@@ -86,7 +88,7 @@ class Tables:
         """
         shapes = layout(config).items()
         if directory is None:
-            return cls(config, {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in shapes})
+            return cls(config, {name: _allocate(shape, dtype) for name, (shape, dtype) in shapes})
         try:
             return cls(config, _reserve(config, directory), directory)
         except OSError as error:
@@ -169,6 +171,11 @@ class Tables:
         positions = self.tensors["positions"].numpy()
         return {int(partition): int(positions[partition]) for partition in np.flatnonzero(positions >= 0)}
 
+    def digests(self) -> dict[int, int]:
+        """The digest of the last record of every partition where it is known."""
+        digests = self.tensors["digests"].numpy()
+        return {int(partition): int(digests[partition]) for partition in np.flatnonzero(digests)}
+
     def close(self) -> None:
         """Lets go of the lock files; the tensors stay as long as somebody holds them."""
         while self._locks:
@@ -177,6 +184,14 @@ class Tables:
 
 def _open_lock(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+
+
+def _allocate(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros in plain memory."""
+    n_bytes = _size_bytes(shape, dtype)
+    memory = torch.zeros(n_bytes + rows.RECORD_BYTES, dtype=torch.uint8)
+    begin = -memory.data_ptr() % rows.RECORD_BYTES  # a record that begins elsewhere lies in one more line
+    return memory[begin : begin + n_bytes].view(dtype).view(shape)
 
 
 def _reserve(config: ModelConfig, directory: Path) -> dict[str, torch.Tensor]:
@@ -230,7 +245,7 @@ def _initialize_state(state: NDArray[np.float64]) -> None:
     state[slots.BIAS_VARIANCE : slots.BIAS_VARIANCE + experts.N_EXPERTS] = aging.PRIOR_BIAS
     state[slots.QUICK_BIAS_VARIANCE] = aging.PRIOR_QUICK_BIAS
     state[slots.RESIDUAL : slots.RESIDUAL + experts.N_EXPERTS + 1] = 1.0
-    state[slots.MIX : slots.MIX + experts.N_EXPERTS] = 1.0 / experts.N_EXPERTS
+    state[slots.MIX : slots.MIX + experts.N_EXPERTS] = experts.INITIAL_MIX
     mix_covariance = state[slots.MIX_COVARIANCE : slots.CURVE].reshape(experts.N_EXPERTS, experts.N_EXPERTS)
     np.fill_diagonal(mix_covariance, mixture.PRIOR_MIX)
     knots = calibration.CURVE_LOW + calibration.CURVE_STEP * np.arange(slots.N_KNOTS)

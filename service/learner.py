@@ -25,7 +25,7 @@ from flexihash.consumer.lesson import Lesson, describe_configuration
 from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.loop import RETRY_S, LearnLoop
 from flexihash.consumer.schedule import CheckpointSchedule
-from flexihash.consumer.standing import OnChangedIdentity, Standing
+from flexihash.consumer.standing import OnChangedIdentity, Standing, check_topics
 from flexihash.consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
 from flexihash.model.checkpoint.store import CheckpointStore, Loaded
 from flexihash.model.config import ModelConfig
@@ -68,10 +68,11 @@ class Learner:
         self._settings = settings
         self._stop = stop
         self._directory = settings.memory
-        self._locks = [hold_memory(settings.memory, LEARNER_LOCK), hold_checkpoints(settings.checkpoint_dir)]
+        settings.check_former_checkpoints()
+        self._locks = [hold_memory(settings.memory, LEARNER_LOCK), hold_checkpoints(settings.checkpoints)]
         if exposure := explain_exposure(settings.memory):
             log.warning("the memory folder is not safe from others", directory=str(settings.memory), cause=exposure)
-        self._guard = _open_guard(settings.checkpoint_dir)
+        self._guard = _open_guard(settings.checkpoints)
         self._silence: str | None = None  # why nothing can be told just now
         self._status = LearnerStatus(state="starting", topic=settings.topic, pid=os.getpid(), started_at=time.time())
 
@@ -102,7 +103,7 @@ class Learner:
         with ExitStack() as stack:
             fence = Fence(settings.kafka_topic, settings.group_id)
             stack.callback(fence.close)
-            store = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep, _confirm_before_rename(fence))
+            store = CheckpointStore(settings.checkpoints, settings.retention, _confirm_before_rename(fence))
             decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
             laps = _Laps()
             model, loaded = self._restore(directory, store, decoder, is_fresh, laps)
@@ -132,6 +133,8 @@ class Learner:
             loaded = None if is_fresh else store.load_newest(configuration, tables.tensors)
             if loaded is None:
                 tables.initialize()
+            elif not settings.adopt:
+                check_topics(loaded.path, loaded.manifest.positions, settings.topic)
             laps.end("checkpoint")
             warmed.result()
         model = OnlineModel(tables)

@@ -79,7 +79,7 @@ class AttachedModel:
         return list(map(Prediction, predictions.values.tolist(), predictions.scores.tolist())), version
 
     async def embed(self, batch: Batch) -> tuple[list[list[float]], Version]:
-        """Embeddings (12 numbers each) of hashed events, and the version that they belong to."""
+        """Embeddings (16 numbers each) of hashed events, and the version that they belong to."""
         embeddings, version = await self._read(lambda: (self._model.embed(batch), self._version()))
         return embeddings.tolist(), version
 

@@ -32,7 +32,7 @@ class Predictions(msgspec.Struct):
 
 
 class Embeddings(msgspec.Struct):
-    """One embedding of 12 numbers per instance, in their order; all zeros for an instance without features."""
+    """One embedding of 16 numbers per instance, in their order; all zeros for an instance without features."""
 
     embeddings: list[list[float]]
     version: Version

@@ -30,7 +30,7 @@ FEATURES = {"carrier": "UA", "origin": "EWR", "dest": "IAH", "hour": "5", "dista
 VERSION = {"events": 327346, "positions": {"events:0": 327346}}
 EVENT = {"features": FEATURES, "label": 1}
 EXAMPLES: dict[type, Any] = {
-    messages.Embeddings: {"embeddings": [[0.25, -0.5, 0.0, 1.5] * 3], "version": VERSION},
+    messages.Embeddings: {"embeddings": [[0.25, -0.5, 0.0, 1.5] * 4], "version": VERSION},
     messages.Predictions: {"predictions": [{"value": 0.187, "score": -1.469}], "version": VERSION},
     messages.Published: {"events": 1, "positions": {"events:0": 327347}},
 }

@@ -20,6 +20,10 @@ from safetensors import SafetensorError
 from flexihash.model.model_errors import ModelError
 
 OTHER_PROGRAM = "run the version of this program that wrote it, or choose another checkpoint_dir"
+EARLIER_PROGRAM = (
+    "run the version of this program that wrote it, "
+    "or choose an empty checkpoint_dir, where the model is learned again from the log"
+)
 
 # An errno that says that what was written is not there any more. Any other (no permission, too many open files, a
 # network file system that is away) says nothing about the checkpoint, so it must not be set aside for it.
@@ -101,7 +105,7 @@ def raise_read_error(path: Path, name: str, cause: OSError) -> NoReturn:
 def _advise(number: int | None) -> str:
     """What an operator can do about a write that failed so."""
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space there or lower checkpoint_keep"
+        return "free some space there or lower checkpoint_keep, checkpoint_keep_hourly or checkpoint_keep_daily"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"make it writable for user {os.geteuid()} or choose another checkpoint_dir"
     return "check that disk and path, or choose another checkpoint_dir"

@@ -11,10 +11,16 @@ from typing import Annotated, Any
 
 import msgspec
 
-from flexihash.model.checkpoint.checkpoint_errors import CheckpointDamaged, CheckpointMismatch, raise_read_error
+from flexihash.model.checkpoint.checkpoint_errors import (
+    EARLIER_PROGRAM,
+    OTHER_PROGRAM,
+    CheckpointDamaged,
+    CheckpointMismatch,
+    raise_read_error,
+)
 from flexihash.model.config import MAX_PARTITIONS
 
-FORMAT_VERSION = 2  # 1 had the fields of a record in another order
+FORMAT_VERSION = 3  # 1 had the fields of a record in another order, 2 had three experts and no digests
 MODEL_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
 
@@ -123,7 +129,8 @@ def _decode(path: Path, raw: bytes) -> Manifest:
     """The version first and alone: the other fields are those of this version."""
     version = msgspec.json.decode(raw, type=_Version).format_version
     if version != FORMAT_VERSION:
-        raise CheckpointMismatch(path, "format_version", FORMAT_VERSION, version)
+        advice = EARLIER_PROGRAM if version < FORMAT_VERSION else OTHER_PROGRAM
+        raise CheckpointMismatch(path, "format_version", FORMAT_VERSION, version, advice)
     return msgspec.json.decode(raw, type=Manifest)
 
 

@@ -36,6 +36,7 @@ from flexihash.model.checkpoint.manifest import (
     record_file,
     seal,
 )
+from flexihash.model.checkpoint.retention import Retention
 from flexihash.model.checkpoint.tensors import read
 from flexihash.model.model_errors import ConfigurationError
 
@@ -97,18 +98,20 @@ class CheckpointStore:
 
     Args:
         directory: where they lie; made by the first save.
-        keep: how many of the newest stay, at least 1.
+        keep: how many of the newest stay, at least 1; or which others too.
         on_step: called with each of `STEPS` as that step begins, so that a test can crash between any two.
 
     Raises:
         ConfigurationError: `keep` is less than 1.
     """
 
-    def __init__(self, directory: Path, keep: int, on_step: Callable[[str], None] = lambda step: None) -> None:
-        if keep < 1:
-            raise ConfigurationError(f"checkpoint_keep = {keep}: at least 1 checkpoint must stay")
+    def __init__(
+        self, directory: Path, keep: int | Retention, on_step: Callable[[str], None] = lambda step: None
+    ) -> None:
         self.directory = directory
-        self.keep = keep
+        self.keep = keep if isinstance(keep, Retention) else Retention(keep)
+        if self.keep.newest < 1:
+            raise ConfigurationError(f"checkpoint_keep = {self.keep.newest}: at least 1 checkpoint must stay")
         self._on_step = on_step
         self._one_save = threading.Lock()
 
@@ -132,7 +135,7 @@ class CheckpointStore:
         5. `sync_folder`: force the hidden folder's entries to the disk.
         6. `rename`: give the folder its name. From here a restart finds it.
         7. `sync_directory`: force the name to the disk. From here a power cut cannot undo it.
-        8. `hide_old`: rename those beyond `keep`, so that one half removed is never taken for damaged.
+        8. `hide_old`: rename those that are kept no longer, so that one half removed is never taken for damaged.
         9. `remove_hidden`: remove them.
 
         A crash at any point leaves the checkpoints before it loadable. Meant for a thread beside the learner's: writing
@@ -246,7 +249,9 @@ class CheckpointStore:
 
     def _remove_old(self) -> None:
         self._on_step("hide_old")  # 8
-        for old in self._paths()[self.keep :]:
+        paths = self._paths()
+        kept = self.keep.choose(paths)
+        for old in (path for path in paths if path not in kept):
             old.rename(self.directory / f"{_REMOVING}{old.name}")
 
         self._on_step("remove_hidden")  # 9

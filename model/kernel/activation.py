@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from flexihash.model.compiled import inlined, part
-from flexihash.model.kernel.experts import EXPERTS
+from flexihash.model.kernel.experts import COARSE, FINE, PLAIN
 from flexihash.model.kernel.scalars import clip
 from flexihash.model.kernel.vectors import float32s, float64s, int64s, uint8s
 
@@ -19,12 +19,10 @@ NUMBER_BYTES = 8 * N_NUMBER_FIELDS
 NUMBER_MEMORY = 1000.0  # a number's median and deviation follow about so many of its last values
 NUMBER_LIMIT = 4.0  # asinh-scaled numbers are clipped here
 
-# --- kinds of activation --------------------------------------------------------------------------------------------
+# --- what a number activates, beside its own row ----------------------------------------------------------------------
 
-GRIDS = ((1, 1.0, 1), (2, 5.0, 101))  # (kind, knots a unit, first knot's tag): the coarse and the fine grid
-PLAIN, COARSE, FINE = 0, 1, 2  # kinds of activation: a category or a number's own row; a knot of either grid
+GRIDS = ((COARSE, 1.0, 1), (FINE, 5.0, 101))  # (kind, knots a unit, first knot's tag)
 MAX_PER_FEATURE = 1 + 2 * len(GRIDS)  # activations of one number
-SEES = np.array([[1.0, 1.0, float(expert.sees_fine)] for expert in EXPERTS], np.float32)  # (expert, kind)
 
 
 @part

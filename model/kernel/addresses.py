@@ -10,22 +10,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from flexihash.model.kernel.activation import MAX_PER_FEATURE, N_NUMBER_FIELDS, SEES
+from flexihash.model.kernel.activation import MAX_PER_FEATURE, N_NUMBER_FIELDS
 from flexihash.model.kernel.experts import (
+    DIM,
     DRIFT_EMBEDDING,
     DRIFT_WEIGHT,
     N_EXPERTS,
     PRIOR_EMBEDDING,
     PRIOR_WEIGHT,
+    SEES,
 )
-from flexihash.model.kernel.rows import (
-    EMBEDDING_VARIANCE,
-    EXPERT_OF_PARAMETER,
-    N_PARAMETERS,
-    N_VARIANCES,
-    QUICK,
-    WEIGHT_VARIANCE,
-)
+from flexihash.model.kernel.rows import EXPERT_OF_ELEMENT, N_VARIANCES, N_WEIGHTS
 
 
 class Memory(NamedTuple):
@@ -55,16 +50,19 @@ class Scratch(NamedTuple):
     value: int  # (A,) float32
     kind: int  # (A,) int64
     forget: int  # (A,) float32: what is left of the row's quick weight
-    part: int  # (A, 16) float32: parameters times value
-    slope: int  # (A, 16) float32: dz/dt of each parameter t
-    square: int  # (A, 8) float32: its square, as each variance sees it
+    part: int  # (A, 16) float32: elements times value
+    slope: int  # (A, 16) float32: dz/dt of each element t
+    square: int  # (A, 8) float32: a slope's square, as each variance sees it
     number_row: int  # (A,) int64: rows of `numbers` that this event moves, and to what
     number: int  # (A, 3) float64
-    total: int  # (16,) float32: sum of the parts; the embedding S is its beginning
+    total: int  # (16,) float32: the embedding S, the sum of the parts
     pairs: int  # (16,) float32: S^2 less the parts' own squares
-    spreads: int  # (16,) float32: s by parameter
+    spreads: int  # (16,) float32: s by element
     largest: int  # (16,) float32: sum of the slopes' squares
-    steps: int  # (16,) float32: g f by parameter
+    weighted: int  # (8,) float32: sum of weights times value
+    weight_spreads: int  # (8,) float32: s by weight
+    steps: int  # (16,) float32: g f by element
+    weight_steps: int  # (8,) float32: g f by weight
     shrinks: int  # (8,) float32: h f by variance
     score: int  # (N_EXPERTS,) float64: z
     spread: int  # (N_EXPERTS,) float64: s, the variance of z
@@ -73,20 +71,19 @@ class Scratch(NamedTuple):
     step: int  # (N_EXPERTS,) float64: g f
     shrink: int  # (N_EXPERTS,) float64: h f
     cross: int  # (N_EXPERTS,) float64: mixing covariance times moderated scores
-    sees: int  # (3, 16) float32: SEES by kind and parameter
+    sees: int  # (3, 16) float32: SEES by kind and element
+    weight_sees: int  # (3, 8) float32: SEES by kind and weight
     aging: int  # (2, 8) float32: drift and prior of each variance
 
 
 def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
     """Working memory for events of at most `n_features` features, and what must be kept as long as it is used."""
     n = max(1, n_features * MAX_PER_FEATURE)
-    sees = SEES.T[:, EXPERT_OF_PARAMETER].copy()
-    sees[:, QUICK] = 1.0
-    aging = np.zeros((2, N_VARIANCES), np.float32)
-    for row, weight, embedding in ((0, DRIFT_WEIGHT, DRIFT_EMBEDDING), (1, PRIOR_WEIGHT, PRIOR_EMBEDDING)):
-        aging[row, :N_EXPERTS] = weight
-        aging[row, EMBEDDING_VARIANCE - WEIGHT_VARIANCE :][:N_EXPERTS] = embedding
-    kept = [sees, aging]
+    sees = SEES.T[:, EXPERT_OF_ELEMENT].copy()
+    weight_sees = np.zeros((len(sees), N_WEIGHTS), np.float32)
+    weight_sees[:, :N_EXPERTS] = SEES.T
+    aging = np.array([[*DRIFT_WEIGHT, *DRIFT_EMBEDDING], [*PRIOR_WEIGHT, *PRIOR_EMBEDDING]], np.float32)
+    kept = [sees, weight_sees, aging]
 
     def take(dtype: Any, *shape: int) -> int:
         kept.append(np.zeros(shape, dtype))
@@ -97,16 +94,19 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         value=take(np.float32, n),
         kind=take(np.int64, n),
         forget=take(np.float32, n),
-        part=take(np.float32, n, N_PARAMETERS),
-        slope=take(np.float32, n, N_PARAMETERS),
+        part=take(np.float32, n, DIM),
+        slope=take(np.float32, n, DIM),
         square=take(np.float32, n, N_VARIANCES),
         number_row=take(np.int64, n),
         number=take(np.float64, n, N_NUMBER_FIELDS),
-        total=take(np.float32, N_PARAMETERS),
-        pairs=take(np.float32, N_PARAMETERS),
-        spreads=take(np.float32, N_PARAMETERS),
-        largest=take(np.float32, N_PARAMETERS),
-        steps=take(np.float32, N_PARAMETERS),
+        total=take(np.float32, DIM),
+        pairs=take(np.float32, DIM),
+        spreads=take(np.float32, DIM),
+        largest=take(np.float32, DIM),
+        weighted=take(np.float32, N_WEIGHTS),
+        weight_spreads=take(np.float32, N_WEIGHTS),
+        steps=take(np.float32, DIM),
+        weight_steps=take(np.float32, N_WEIGHTS),
         shrinks=take(np.float32, N_VARIANCES),
         score=take(np.float64, N_EXPERTS),
         spread=take(np.float64, N_EXPERTS),
@@ -116,6 +116,7 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         shrink=take(np.float64, N_EXPERTS),
         cross=take(np.float64, N_EXPERTS),
         sees=sees.ctypes.data,
+        weight_sees=weight_sees.ctypes.data,
         aging=aging.ctypes.data,
     )
     return scratch, kept

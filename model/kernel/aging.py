@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from flexihash.model.compiled import inlined
-from flexihash.model.kernel.rows import VARIANCE_BYTES, get_quick_variance, with_quick_variance
+from flexihash.model.kernel.rows import VARIANCE_BYTES
 from flexihash.model.kernel.vectors import load8, smaller
 
 PRIOR_BIAS, DRIFT_BIAS = 1.0, 1e-6
@@ -30,11 +30,16 @@ def get_forget(elapsed):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def age(variances, forget, aging):  # type: ignore[no-untyped-def]
-    """A row's variances as its next event finds them: grown by their drift; the quick one back towards its prior."""
-    grown = smaller(variances + load8(aging), load8(aging + VARIANCE_BYTES))
+def age(variances, aging):  # type: ignore[no-untyped-def]
+    """A row's variances as its next event finds them: grown by their drift."""
+    return smaller(variances + load8(aging), load8(aging + VARIANCE_BYTES))
+
+
+@inlined
+def age_quick(variance, forget):  # type: ignore[no-untyped-def]
+    """The variance of a row's quick weight as its next event finds it: back towards its prior."""
     prior = np.float32(PRIOR_QUICK)
-    return with_quick_variance(grown, prior + (get_quick_variance(variances) - prior) * forget * forget)
+    return prior + (variance - prior) * forget * forget
 
 
 @inlined

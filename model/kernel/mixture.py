@@ -8,7 +8,7 @@ from flexihash.model.kernel.losses import limit_score, moderate
 from flexihash.model.kernel.slots import MIX, MIX_COVARIANCE
 from flexihash.model.kernel.vectors import float64s
 
-PRIOR_MIX, DRIFT_MIX = 0.05, 1e-6
+PRIOR_MIX, DRIFT_MIX = 0.1, 1e-6
 
 
 @inlined

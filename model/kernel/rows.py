@@ -1,47 +1,45 @@
-"""One row of the table: a record of float32, in lanes.
+"""One row of the table: a record of float32, in lanes. 128 bytes, which are two lines of the cache.
 
-First the 16 parameters, then the variances that they share: those of the weights lie as the weights do.
+The 16 elements of the embedding are one vector, the weights another with what forgets, the variances a third: those of
+the weights lie as the weights do.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from flexihash.model.kernel.experts import DIM, EXPERT_DIM, N_EXPERTS, QUICK_EXPERT
-from flexihash.model.kernel.vectors import lane, shuffled, with_lane
+from flexihash.model.kernel.experts import DIM, EXPERT_DIM, N_EXPERTS
+from flexihash.model.kernel.vectors import shuffled
 
 EMBEDDING = 0  # DIM elements, expert by expert
 WEIGHT = EMBEDDING + DIM  # one an expert
 QUICK = WEIGHT + N_EXPERTS  # the quick weight
-N_PARAMETERS = QUICK + 1
-WEIGHT_VARIANCE = N_PARAMETERS
-QUICK_VARIANCE = WEIGHT_VARIANCE + N_EXPERTS
-EMBEDDING_VARIANCE = QUICK_VARIANCE + 1  # one an expert: its embedding's elements share it
-N_VARIANCES = EMBEDDING_VARIANCE + N_EXPERTS + 1 - WEIGHT_VARIANCE  # one lane is spare
-RECORD_WIDTH = N_PARAMETERS + N_VARIANCES
-PARAMETER_BYTES, VARIANCE_BYTES = 4 * N_PARAMETERS, 4 * N_VARIANCES
+QUICK_VARIANCE = QUICK + 1
+SPARE = QUICK_VARIANCE + 1  # two that nothing moves: always 0
+WEIGHT_VARIANCE = SPARE + 2
+EMBEDDING_VARIANCE = WEIGHT_VARIANCE + N_EXPERTS  # one an expert: its embedding's elements share it
+RECORD_WIDTH = EMBEDDING_VARIANCE + N_EXPERTS
+
+N_WEIGHTS = WEIGHT_VARIANCE - WEIGHT  # lanes of the weights, with the quick ones and the spare
+N_VARIANCES = RECORD_WIDTH - WEIGHT_VARIANCE
+EMBEDDING_BYTES, WEIGHT_BYTES, VARIANCE_BYTES = 4 * DIM, 4 * N_WEIGHTS, 4 * N_VARIANCES
+# Bytes from the record's beginning.
+WEIGHTS_AT, QUICK_AT, QUICK_VARIANCE_AT, VARIANCES_AT = 4 * WEIGHT, 4 * QUICK, 4 * QUICK_VARIANCE, 4 * WEIGHT_VARIANCE
 RECORD_BYTES = 4 * RECORD_WIDTH
 
-# Of each parameter's lane: the lane of its variance, and the expert to whose score it adds.
-VARIANCE_OF = [EMBEDDING_VARIANCE - WEIGHT_VARIANCE + k // EXPERT_DIM for k in range(DIM)] + list(range(N_EXPERTS + 1))
-EXPERT_OF_PARAMETER = np.array([*(k // EXPERT_DIM for k in range(DIM)), *range(N_EXPERTS), QUICK_EXPERT])
-EXPERT_OF_VARIANCE = np.array([*range(N_EXPERTS), QUICK_EXPERT, *range(N_EXPERTS), 0])
+# The expert to whose score each lane adds.
+EXPERT_OF_ELEMENT = np.arange(DIM) // EXPERT_DIM
+EXPERT_OF_VARIANCE = np.array([*range(N_EXPERTS), *range(N_EXPERTS)])
 
 WEIGHTS = slice(WEIGHT, WEIGHT + N_EXPERTS)  # of a record, for everyone else
 WEIGHT_VARIANCES = slice(WEIGHT_VARIANCE, WEIGHT_VARIANCE + N_EXPERTS)
 EMBEDDING_VARIANCES = slice(EMBEDDING_VARIANCE, EMBEDDING_VARIANCE + N_EXPERTS)
 
-spread_variances = shuffled(VARIANCE_OF, N_VARIANCES)
-swap_neighbours = shuffled([k ^ 1 for k in range(N_PARAMETERS)], N_PARAMETERS)
-swap_pairs = shuffled([k ^ 2 for k in range(N_PARAMETERS)], N_PARAMETERS)
-take_embedding = shuffled([k if k < DIM else k + N_PARAMETERS for k in range(N_PARAMETERS)], N_PARAMETERS)
-gather_squares = shuffled(  # weights' lanes of the first vector, the first lane of each expert of the second one
-    [*range(WEIGHT, N_PARAMETERS), *(N_PARAMETERS + e * EXPERT_DIM for e in range(N_EXPERTS)), QUICK], N_PARAMETERS
-)
-with_quick = with_lane(QUICK)
-with_quick_variance = with_lane(QUICK_VARIANCE - WEIGHT_VARIANCE)
-get_quick = lane(QUICK)
-get_quick_variance = lane(QUICK_VARIANCE - WEIGHT_VARIANCE)
+spread_to_elements = shuffled([N_EXPERTS + k // EXPERT_DIM for k in range(DIM)], N_VARIANCES)
+swap_neighbours = shuffled([k ^ 1 for k in range(DIM)], DIM)
+swap_pairs = shuffled([k ^ 2 for k in range(DIM)], DIM)
+first_of_experts = shuffled([EXPERT_DIM * (k % N_EXPERTS) for k in range(N_VARIANCES)], DIM)
+join_halves = shuffled([k if k < N_EXPERTS else k + N_VARIANCES for k in range(N_VARIANCES)], N_VARIANCES)
 
 BLOCK_BITS = 4
 BLOCK_ROWS = 1 << BLOCK_BITS  # rows whose newest change is looked up at once, by whoever copies what changed

@@ -5,24 +5,25 @@ from __future__ import annotations
 import numpy as np
 
 from flexihash.model.compiled import inlined
-from flexihash.model.kernel.aging import DRIFT_BIAS, FORGET_BIAS, age, age_quick_bias, get_forget
+from flexihash.model.kernel.aging import DRIFT_BIAS, FORGET_BIAS, age, age_quick, age_quick_bias, get_forget
 from flexihash.model.kernel.experts import EXPERT_DIM, N_EXPERTS, QUICK_EXPERT
 from flexihash.model.kernel.rows import (
-    PARAMETER_BYTES,
-    QUICK,
+    EMBEDDING_BYTES,
+    QUICK_AT,
+    QUICK_VARIANCE_AT,
     RECORD_BYTES,
     VARIANCE_BYTES,
-    WEIGHT,
-    gather_squares,
-    get_quick,
-    spread_variances,
+    VARIANCES_AT,
+    WEIGHT_BYTES,
+    WEIGHTS_AT,
+    first_of_experts,
+    join_halves,
+    spread_to_elements,
     swap_neighbours,
     swap_pairs,
-    take_embedding,
-    with_quick,
 )
 from flexihash.model.kernel.slots import BIAS, BIAS_VARIANCE, EVENTS, QUICK_BIAS, QUICK_BIAS_VARIANCE
-from flexihash.model.kernel.vectors import float32s, float64s, int64s, load8, load16, splat16, store
+from flexihash.model.kernel.vectors import float32s, float64s, int64s, load8, load16, load_float, splat8, splat16, store
 
 
 @inlined
@@ -35,46 +36,59 @@ def score(n, memory, scratch):  # type: ignore[no-untyped-def]
     tick = np.int64(state[EVENTS]) + 1
     total = splat16(np.float32(0.0))
     own = total
+    weighted = splat8(np.float32(0.0))
+    quick = np.float32(0.0)
     for j in range(n):
-        record = load16(memory.table + RECORD_BYTES * row[j])
+        record = memory.table + RECORD_BYTES * row[j]
         forget[j] = get_forget(tick - touched[row[j]])
-        x = splat16(value[j]) * load16(scratch.sees + PARAMETER_BYTES * kind[j])
-        part = with_quick(record, get_quick(record) * forget[j]) * x
-        store(scratch.part + PARAMETER_BYTES * j, part)
+        part = load16(record) * (splat16(value[j]) * load16(scratch.sees + EMBEDDING_BYTES * kind[j]))
+        store(scratch.part + EMBEDDING_BYTES * j, part)
         total = total + part
         own = own + part * part
-    one = splat16(np.float32(1.0))
+        x = splat8(value[j]) * load8(scratch.weight_sees + WEIGHT_BYTES * kind[j])
+        weighted = weighted + load8(record + WEIGHTS_AT) * x
+        quick += load_float(record + QUICK_AT) * forget[j] * value[j]
     share = splat16(np.float32(1.0 / EXPERT_DIM))
     spreads = splat16(np.float32(0.0))
     largest = spreads
+    weight_spreads = splat8(np.float32(0.0))
+    quick_spread = np.float32(0.0)
     for j in range(n):
-        variances = age(load8(memory.table + RECORD_BYTES * row[j] + PARAMETER_BYTES), forget[j], scratch.aging)
-        x = splat16(value[j]) * load16(scratch.sees + PARAMETER_BYTES * kind[j])
-        slope = take_embedding(total - load16(scratch.part + PARAMETER_BYTES * j), one) * x
+        record = memory.table + RECORD_BYTES * row[j]
+        variances = age(load8(record + VARIANCES_AT), scratch.aging)
+        x = splat16(value[j]) * load16(scratch.sees + EMBEDDING_BYTES * kind[j])
+        slope = (total - load16(scratch.part + EMBEDDING_BYTES * j)) * x
         square = slope * slope
-        spreads = spreads + spread_variances(variances, variances) * square
+        spreads = spreads + spread_to_elements(variances, variances) * square
         largest = largest + square
         mean = square + swap_neighbours(square, square)
         mean = (mean + swap_pairs(mean, mean)) * share
-        store(scratch.slope + PARAMETER_BYTES * j, slope)
-        store(scratch.square + VARIANCE_BYTES * j, gather_squares(square, mean))
+        weight_x = splat8(value[j]) * load8(scratch.weight_sees + WEIGHT_BYTES * kind[j])
+        weight_square = weight_x * weight_x
+        weight_spreads = weight_spreads + variances * weight_square
+        quick_spread += age_quick(load_float(record + QUICK_VARIANCE_AT), forget[j]) * (value[j] * value[j])
+        store(scratch.slope + EMBEDDING_BYTES * j, slope)
+        store(scratch.square + VARIANCE_BYTES * j, join_halves(weight_square, first_of_experts(mean, mean)))
     store(scratch.total, total)
     store(scratch.pairs, total * total - own)
     store(scratch.spreads, spreads)
     store(scratch.largest, largest)
-    sum_up(state, scratch)
+    store(scratch.weighted, weighted)
+    store(scratch.weight_spreads, weight_spreads)
+    sum_up(quick, quick_spread, state, scratch)
 
 
 @inlined
-def sum_up(state, scratch):  # type: ignore[no-untyped-def]
+def sum_up(quick, quick_spread, state, scratch):  # type: ignore[no-untyped-def]
     """From the lanes' sums, and the biases, to each expert's score and its variance."""
-    total, pairs, spreads = float32s(scratch.total), float32s(scratch.pairs), float32s(scratch.spreads)
+    pairs, spreads = float32s(scratch.pairs), float32s(scratch.spreads)
+    weighted, weight_spreads = float32s(scratch.weighted), float32s(scratch.weight_spreads)
     z, s = float64s(scratch.score), float64s(scratch.spread)
     for e in range(N_EXPERTS):
-        z[e] = state[BIAS + e] + total[WEIGHT + e]
-        s[e] = state[BIAS_VARIANCE + e] + DRIFT_BIAS + spreads[WEIGHT + e]
+        z[e] = state[BIAS + e] + weighted[e]
+        s[e] = state[BIAS_VARIANCE + e] + DRIFT_BIAS + weight_spreads[e]
         for k in range(e * EXPERT_DIM, (e + 1) * EXPERT_DIM):
             z[e] += 0.5 * pairs[k]
             s[e] += spreads[k]
-    z[QUICK_EXPERT] += state[QUICK_BIAS] * FORGET_BIAS + total[QUICK]
-    s[QUICK_EXPERT] += age_quick_bias(state[QUICK_BIAS_VARIANCE]) + spreads[QUICK]
+    z[QUICK_EXPERT] += state[QUICK_BIAS] * FORGET_BIAS + quick
+    s[QUICK_EXPERT] += age_quick_bias(state[QUICK_BIAS_VARIANCE]) + quick_spread

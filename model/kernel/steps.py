@@ -8,8 +8,8 @@ import numpy as np
 
 from flexihash.model.compiled import inlined
 from flexihash.model.kernel.activation import N_NUMBER_FIELDS
-from flexihash.model.kernel.aging import DRIFT_BIAS, FORGET_BIAS, age, age_quick_bias
-from flexihash.model.kernel.experts import N_EXPERTS, QUICK_EXPERT
+from flexihash.model.kernel.aging import DRIFT_BIAS, FORGET_BIAS, age, age_quick, age_quick_bias
+from flexihash.model.kernel.experts import DIM, N_EXPERTS, QUICK_EXPERT
 from flexihash.model.kernel.losses import (
     add_label,
     differentiate,
@@ -21,16 +21,18 @@ from flexihash.model.kernel.losses import (
 from flexihash.model.kernel.mixture import update_mix
 from flexihash.model.kernel.rows import (
     BLOCK_BITS,
-    EXPERT_OF_PARAMETER,
+    EMBEDDING_BYTES,
+    EXPERT_OF_ELEMENT,
     EXPERT_OF_VARIANCE,
-    N_PARAMETERS,
     N_VARIANCES,
-    PARAMETER_BYTES,
+    QUICK_AT,
+    QUICK_VARIANCE_AT,
     RECORD_BYTES,
     VARIANCE_BYTES,
-    get_quick,
-    spread_variances,
-    with_quick,
+    VARIANCES_AT,
+    WEIGHT_BYTES,
+    WEIGHTS_AT,
+    spread_to_elements,
 )
 from flexihash.model.kernel.slots import (
     BIAS,
@@ -43,7 +45,7 @@ from flexihash.model.kernel.slots import (
     QUICK_BIAS_VARIANCE,
     RESIDUAL,
 )
-from flexihash.model.kernel.vectors import float32s, float64s, int64s, load8, load16, store
+from flexihash.model.kernel.vectors import float32s, float64s, int64s, load8, load16, load_float, splat8, store
 
 STEP_LIMIT = 1e15  # a step beyond could leave float32; such an event is rejected, nothing of it is written
 
@@ -94,7 +96,7 @@ def find_steps(loss, mixed, y, offset, weight, state, scratch):  # type: ignore[
         step[e] = limit_gradient(loss, ge, gain, s) * gain
         shrink[e] = he * gain
         is_short = is_short and abs(step[e]) < STEP_LIMIT and s < STEP_LIMIT * STEP_LIMIT
-    for k in range(N_PARAMETERS):
+    for k in range(DIM):
         is_short = is_short and largest[k] < STEP_LIMIT * STEP_LIMIT
     return g, h, is_short
 
@@ -127,25 +129,44 @@ def update_biases(state, scratch):  # type: ignore[no-untyped-def]
 def update_rows(n, memory, scratch):  # type: ignore[no-untyped-def]
     """Moves every active row by its expert's step; a row's first touch by an event also ages it to this event."""
     touched, row, forget = int64s(memory.touched), int64s(scratch.row), float32s(scratch.forget)
+    value, kind = float32s(scratch.value), int64s(scratch.kind)
     blocks = int64s(memory.blocks)
-    step, shrink = float64s(scratch.step), float64s(scratch.shrink)
-    steps, shrinks = float32s(scratch.steps), float32s(scratch.shrinks)
-    for k in range(N_PARAMETERS):
-        steps[k] = step[EXPERT_OF_PARAMETER[k]]
-    for k in range(N_VARIANCES):
-        shrinks[k] = shrink[EXPERT_OF_VARIANCE[k]]
+    spread_out(scratch)
+    quick_step = np.float32(float64s(scratch.step)[QUICK_EXPERT])
+    quick_shrink = np.float32(float64s(scratch.shrink)[QUICK_EXPERT])
     tick = np.int64(float64s(memory.state)[EVENTS])
     for j in range(n):
         record = memory.table + RECORD_BYTES * row[j]
-        parameters = load16(record)
-        variances = load8(record + PARAMETER_BYTES)
+        variances = load8(record + VARIANCES_AT)
+        quick = load_float(record + QUICK_AT)
+        quick_variance = load_float(record + QUICK_VARIANCE_AT)
         if touched[row[j]] != tick:
             touched[row[j]] = tick
             blocks[row[j] >> BLOCK_BITS] = tick
-            parameters = with_quick(parameters, get_quick(parameters) * forget[j])
-            variances = age(variances, forget[j], scratch.aging)
-        slope = load16(scratch.slope + PARAMETER_BYTES * j)
+            variances = age(variances, scratch.aging)
+            quick *= forget[j]
+            quick_variance = age_quick(quick_variance, forget[j])
+        slope = load16(scratch.slope + EMBEDDING_BYTES * j)
         square = load8(scratch.square + VARIANCE_BYTES * j)
-        move = spread_variances(variances, variances) * slope * load16(scratch.steps)
-        store(record, parameters - move)
-        store(record + PARAMETER_BYTES, variances - variances * variances * square * load8(scratch.shrinks))
+        x = splat8(value[j]) * load8(scratch.weight_sees + WEIGHT_BYTES * kind[j])
+        store(record, load16(record) - spread_to_elements(variances, variances) * slope * load16(scratch.steps))
+        store(record + WEIGHTS_AT, load8(record + WEIGHTS_AT) - variances * x * load8(scratch.weight_steps))
+        store(record + QUICK_AT, quick - quick_variance * value[j] * quick_step)
+        square_x = value[j] * value[j]
+        store(record + QUICK_VARIANCE_AT, quick_variance - quick_variance * quick_variance * square_x * quick_shrink)
+        store(record + VARIANCES_AT, variances - variances * variances * square * load8(scratch.shrinks))
+
+
+@inlined
+def spread_out(scratch):  # type: ignore[no-untyped-def]
+    """Each expert's step and shrinking, to the lanes that they move."""
+    step, shrink = float64s(scratch.step), float64s(scratch.shrink)
+    steps, weight_steps, shrinks = (
+        float32s(scratch.steps), float32s(scratch.weight_steps), float32s(scratch.shrinks)
+    )  # fmt: skip
+    for k in range(DIM):
+        steps[k] = step[EXPERT_OF_ELEMENT[k]]
+    for e in range(N_EXPERTS):
+        weight_steps[e] = step[e]
+    for k in range(N_VARIANCES):
+        shrinks[k] = shrink[EXPERT_OF_VARIANCE[k]]

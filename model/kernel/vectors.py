@@ -87,7 +87,7 @@ def loader(loaded: Any, extended: Any = None) -> Any:
     return intrinsic(load)
 
 
-load8, load16 = loader(VECTORS[8]), loader(VECTORS[16])
+load_float, load8, load16 = loader(types.float32), loader(VECTORS[8]), loader(VECTORS[16])
 
 
 def _store(typing_context: Any, address: Any, value: Any) -> Any:
@@ -133,6 +133,7 @@ def _splat(n_lanes: int) -> Any:
     return intrinsic(splat)
 
 
+splat8: Any = _splat(8)
 splat16: Any = _splat(16)
 
 
@@ -148,27 +149,3 @@ def shuffled(lanes: Sequence[int], n_from: int) -> Any:
         return vector(source, source), generate
 
     return intrinsic(shuffle)
-
-
-def lane(number: int) -> Any:
-    """A function that takes one lane out of a vector."""
-
-    def take(typing_context: Any, x: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.extract_element(arguments[0], ir.Constant(_INDEX, number))
-
-        return types.float32(x), generate
-
-    return intrinsic(take)
-
-
-def with_lane(number: int) -> Any:
-    """A function that replaces one lane of a vector."""
-
-    def put(typing_context: Any, x: Any, value: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            return builder.insert_element(*arguments, ir.Constant(_INDEX, number))
-
-        return x(x, types.float32), generate
-
-    return intrinsic(put)

@@ -82,6 +82,7 @@ def test_kernel_equals_the_formulas(task: Task, n_rows: int, stream: list[tuple[
         torch.testing.assert_close(variances, reference.embedding_variances, **close)
         torch.testing.assert_close(table[:, rows.QUICK], reference.quick, **close)
         torch.testing.assert_close(table[:, rows.QUICK_VARIANCE], reference.quick_variances, **close)
+        assert not table[:, rows.SPARE : rows.WEIGHT_VARIANCE].any()
         torch.testing.assert_close(model.tables.tensors["state"], reference.state, **close)
         torch.testing.assert_close(model.tables.tensors["touched"], reference.touched)
 

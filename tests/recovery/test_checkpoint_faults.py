@@ -158,7 +158,7 @@ def test_another_format_version_is_refused(service: Service) -> None:
     newest = list_paths(service.folder / "checkpoints")[0]
     rewrite_version(newest)
     assert refuse(service) == (
-        f"{newest} has format_version = 99, but 2 is asked for: "
+        f"{newest} has format_version = 99, but 3 is asked for: "
         "run the version of this program that wrote it, or choose another checkpoint_dir"
     )
 

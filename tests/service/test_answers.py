@@ -61,7 +61,7 @@ def test_embeddings_are_those_of_the_model(api: Any, learner: Any) -> None:
     flat = [flatten(features, FeatureRules()) for features in (LATE, {}, OTHER)]
     expected = learner.model.embed(hash_features(flat, learner.model.config.n_rows))
     assert body["embeddings"] == expected.tolist()
-    assert np.shape(body["embeddings"]) == (3, 12)
+    assert np.shape(body["embeddings"]) == (3, 16)
     assert body["version"] == {"events": 7, "positions": {"flights:0": 7}}
 
 
@@ -73,7 +73,7 @@ def test_an_instance_without_features_gets_zeros_and_the_prior(api: Any, learner
     embeddings = api.post("/v1/embeddings", json={"instances": [{}, {"a": None}]}).json()["embeddings"]
     (empty, null), _ = predict(api, {}, {"a": None})
 
-    assert embeddings == [[0.0] * 12, [0.0] * 12]
+    assert embeddings == [[0.0] * 16, [0.0] * 16]
     assert empty == null == pytest.approx(2 / 3, abs=0.1)
 
 

@@ -410,9 +410,10 @@ def test_another_format_version_is_refused_and_stays(tmp_path: Path) -> None:
         del manifest["positions"]
 
     reseal(path / MANIFEST_FILE, age)
-    with pytest.raises(CheckpointMismatch, match="format_version = 1, but 2 is asked for: run the version") as caught:
+    with pytest.raises(CheckpointMismatch, match="format_version = 1, but 3 is asked for: run the version") as caught:
         store.load_newest(CONFIGURATION)
-    assert (caught.value.field, caught.value.expected, caught.value.found) == ("format_version", 2, 1)
+    assert (caught.value.field, caught.value.expected, caught.value.found) == ("format_version", 3, 1)
+    assert str(caught.value).endswith("choose an empty checkpoint_dir, where the model is learned again from the log")
     assert path.is_dir()
     assert "format_version = 1" in str(store.list()[0].problem)
 

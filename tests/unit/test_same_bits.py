@@ -1,4 +1,4 @@
-"""Learning leaves the same bits as ever: the digests were made with release 0.1.0.
+"""Learning leaves the same bits as ever: the digests were made with the four experts of 2026-11-29.
 
 They hold for one kind of processor, since exp() and log() may differ in their last bit on another. Whoever changes what
 is learned, and means to, makes new ones.
@@ -52,7 +52,7 @@ def learn(task: Task, events: Iterator[bytes]) -> OnlineModel:
 
 def digest(model: OnlineModel) -> str:
     bits = hashlib.sha256()
-    for name in sorted(model.tables.tensors):
+    for name in sorted(model.tables.tensors.keys() - {"digests"}):  # of records, which there are none here
         bits.update(name.encode() + model.tables.tensors[name].numpy().tobytes())
     return bits.hexdigest()
 
@@ -60,15 +60,15 @@ def digest(model: OnlineModel) -> str:
 def test_flights() -> None:
     model = learn(Task.BINARY, encode(flights()))
     assert model.n_events == 327_346
-    assert digest(model) == "ed139f42cc78b092c53192039e6d13ccf3c46936f23fe5d974bd0850cee7db7c"
+    assert digest(model) == "8eda35f4e035ff4f76bbf09c89135bb1aab232d44e4e78696ccf8200b93feeb7"
 
 
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
-        (Task.BINARY, "1bbd9b3d4cfcc56131f81dff53eb855b60586dd4e02233c11b3de3ca84e87c92"),
-        (Task.REGRESSION, "dd31bc0e2aa095d5d55af8d5e4a03a1b283358b6b36c44a252b52d932743b3bc"),
-        (Task.QUANTILE, "c9ee2879477e7994f83959fcc9e373cbe0af160a3b499203fbca3c3dcd8cbf38"),
+        (Task.BINARY, "805c81eda4b68945509878742cb5b2a6c6789beaebc25f0cbe712014867356f6"),
+        (Task.REGRESSION, "20164c1bb8a9ad2b4f981d3d6e8f48358826b07d0e8e728d054fea32da345014"),
+        (Task.QUANTILE, "97dcfa64b670108c48362203e09054a246735a691979a30465a8f3bdd62c5cd4"),
     ],
 )
 def test_synthetic(task: Task, expected: str) -> None:
@@ -77,4 +77,4 @@ def test_synthetic(task: Task, expected: str) -> None:
 
 
 def test_counts() -> None:
-    assert digest(learn(Task.COUNTS, counts())) == "efe92170af4fcf4cfdf164511b95bccc8de0e002e5b9af0e3c6600470b50bb9d"
+    assert digest(learn(Task.COUNTS, counts())) == "e5df3212df4e65237d5a86e475260a0ebd2d5cd4c1c4c9b2f7d872a0c9d69c85"

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from flexihash.model.config import ModelConfig
+from flexihash.model.kernel.rows import RECORD_BYTES
 from flexihash.model.model_errors import ConfigurationError
 from flexihash.model.tables import GATE_FILE, Tables
 
@@ -28,6 +29,14 @@ def test_attached_tables_are_the_same_memory(tmp_path: Path) -> None:
     assert tables.tensors.keys() == other.tensors.keys()
     tables.close()
     other.close()
+
+
+def test_records_begin_where_two_lines_of_the_cache_do(tmp_path: Path) -> None:
+    mapped = Tables.create(CONFIG, tmp_path / "tables")
+    for table in (Tables.create(CONFIG).tensors["table"], mapped.tensors["table"]):
+        assert table.stride(0) * table.element_size() == RECORD_BYTES == 128
+        assert table.data_ptr() % RECORD_BYTES == 0
+    mapped.close()
 
 
 def test_fresh_tables_are_those_of_the_seed() -> None:
