@@ -97,6 +97,7 @@ class LearnLoop:
         self._lesson.begin(self._standing.source.topic, identity.topic_id)
         if self._schedule is not None:
             self._schedule.begin()
+        self._renew()
         self._next_refresh = time.monotonic() + REFRESH_S
 
     def run(self, stop: StopSignal) -> None:
@@ -162,6 +163,7 @@ class LearnLoop:
                 self._standing.refresh()
                 if self.status.state == "connecting":  # the broker was away: is it the one that it was?
                     self._standing.check_records()
+                self._renew()
                 self._next_refresh = time.monotonic() + REFRESH_S
             fetches = self._standing.source.poll(POLL_S)  # 1
         except ConsumerError as error:
@@ -173,6 +175,10 @@ class LearnLoop:
             return []
         self._go_on()
         return fetches
+
+    def _renew(self) -> None:
+        if self._fence is not None:
+            self._fence.renew(self._lesson.model.tables.positions().get(0, 0))
 
     def _go_on(self) -> None:
         if self.status.state != "learning":

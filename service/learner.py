@@ -115,7 +115,7 @@ class Learner:
             loop.report.tell()  # from here the API serves these tables, whether Kafka is there or not
             remove_tables(self._directory, but=directory)  # who has them mapped keeps them until it attaches to ours
             try:
-                self._learn(loop)
+                self._learn(loop, fence)
             except PositionsLost as lost:
                 return lost.with_traceback(None)  # which would keep these tables in memory beside the next ones
         return None
@@ -196,7 +196,7 @@ class Learner:
         self._status = loop.status
         return loop
 
-    def _learn(self, loop: LearnLoop) -> None:
+    def _learn(self, loop: LearnLoop, fence: Fence) -> None:
         """Learns until told to stop. Once learning has begun, what a person has to act on is waited for.
 
         Raises:
@@ -212,7 +212,8 @@ class Learner:
                 log.info("learning", topic=settings.topic, positions=loop.status.positions)
                 loop.run(self._stop)
             except Fenced as fenced:
-                self._wait(loop, "fenced", fenced)
+                self._wait(loop, "fenced", fenced, until=fence.is_free)
+                fence.reset()
             except ConsumerError as error:
                 is_lost = isinstance(error, PositionsLost)
                 if error.retriable:
@@ -223,15 +224,23 @@ class Learner:
                     raise
                 else:
                     self._wait(loop, "blocked", error, BLOCKED_S)
+        fence.release()
 
-    def _wait(self, loop: LearnLoop, state: State, error: ConsumerError, seconds: float | None = None) -> None:
-        """Tells the error, and waits for so long, or until told to stop."""
+    def _wait(
+        self,
+        loop: LearnLoop,
+        state: State,
+        error: ConsumerError,
+        seconds: float = math.inf,
+        until: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Tells the error, and waits for so long, until what is asked once in IDLE_S is true, or until told to stop."""
         text = advise(error)
         if (loop.status.state, loop.status.error) != (state, text):
             (log.warning if error.retriable else log.error)(state, error=text)
         loop.status.state, loop.status.error = state, text
-        deadline = math.inf if seconds is None else time.monotonic() + seconds
-        while not self._stop.is_set() and time.monotonic() < deadline:
+        deadline = time.monotonic() + seconds
+        while not self._stop.is_set() and time.monotonic() < deadline and not until():
             loop.report.tell()
             self._stop.wait(min(IDLE_S, deadline - time.monotonic()))
 
