@@ -21,6 +21,7 @@ from flexihash.consumer.records import Fetch, Identity, Record
 from flexihash.consumer.schedule import CheckpointSchedule
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.wire import EventFormat
+from flexihash.model.checkpoint.retention import Retention
 from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
@@ -59,6 +60,10 @@ class FileSource:
     def identity(self) -> Identity:
         """A file has no identity but its name."""
         return Identity(None, None)
+
+    def read(self, offsets: Mapping[int, int]) -> dict[int, Record]:
+        """Nothing: a file is taken for what its name says."""
+        return {}
 
     def start(self, positions: Mapping[int, int]) -> dict[int, int]:
         """Opens the file at its position.
@@ -191,7 +196,7 @@ def learn_file(
     model_config: ModelConfig,
     event_format: EventFormat,
     checkpoint_dir: Path | None = None,
-    checkpoint_keep: int = 3,
+    checkpoint_keep: int | Retention = 3,
     on_progress: Callable[[int, int, int], None] = lambda bytes_done, bytes_total, events: None,
     checkpoint_seconds: float = 60.0,
     stop: StopSignal | None = None,

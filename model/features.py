@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.model.model_errors import FeatureError
+from flexihash.model.murmur import hash_texts
+from flexihash.model.words import PADDING
 
 # A flat feature: a number, or a category whose value is the string.
 Feature = tuple[str, str | float]
 
 MAX_MAGNITUDE = 1e300  # numbers beyond are treated as this: differences of two must stay finite in float64
-ZERO = 5e-324  # FeatureHasher drops zeros, but "0" is a value: it travels as the smallest number there is
+ZERO = 5e-324  # numbers no larger than the smallest there is are zero, of one sign
 NAMES_CACHED = 1 << 16  # decisions of the patterns kept; names are unbounded, memory is not
 
 
@@ -89,10 +91,10 @@ def flatten(features: Mapping[str, Any], rules: FeatureRules) -> list[Feature]:
 def _flatten_object(
     features: Mapping[str, Any], prefix: str, rules: FeatureRules, depth: int, flat: list[Feature]
 ) -> None:
-    has_globs = rules.has_globs
+    has_globs, has_ignored = rules.has_globs, bool(rules.ignored_features)
     for key, value in features.items():
         name = prefix + key
-        if rules.ignores(name):
+        if has_ignored and rules.ignores(name):
             continue
         if len(name) > rules.max_key_length:
             raise FeatureError(
@@ -189,23 +191,36 @@ def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
 
     Differs from the class in two points: a zero is kept, and features that share a row stay apart.
 
+    Args:
+        n_rows: a power of two.
+
     Raises:
         FeatureError: a name cannot be written in UTF-8 (a lone surrogate).
     """
-    flat = [
-        [(name, value or ZERO) if type(value) is float else (name, value) for name, value in event] for event in events
-    ]
-    if not flat:
-        return Batch(np.zeros(0, np.int64), np.zeros(1, np.int64), np.zeros(0), np.zeros(0, np.bool_))
-    # Importing it takes most of a second. A restart has better use for that, and most events never come here.
-    from sklearn.feature_extraction._hashing_fast import transform
+    sizes = [0]
+    flat: list[Feature] = []
+    for event in events:
+        flat.extend(event)
+        sizes.append(len(event))
+    values = np.array([1.0 if isinstance(value, str) else value for _, value in flat], np.float64)
+    np.clip(values, -MAX_MAGNITUDE, MAX_MAGNITUDE, out=values)
+    values[np.abs(values) <= ZERO] = 0.0
+    return Batch(
+        rows=_hash_texts([f"{name}={value}" if isinstance(value, str) else name for name, value in flat], n_rows),
+        offsets=np.cumsum(sizes, dtype=np.int64),
+        values=values,
+        is_number=np.array([not isinstance(value, str) for _, value in flat], np.bool_),
+    )
 
+
+def _hash_texts(texts: Sequence[str], n_rows: int) -> NDArray[np.int64]:
+    """The row of each text. (nnz,)"""
     try:
-        rows, offsets, values = transform(flat, n_rows, np.float64, False, 0)
+        encoded = [text.encode() for text in texts]
     except UnicodeEncodeError as error:
         raise FeatureError(error.object[:80], "not_unicode", "a name or value holds a lone surrogate") from error
-    is_number = np.fromiter((type(value) is float for event in flat for _, value in event), np.bool_, len(rows))
-    values = np.asarray(values)
-    np.clip(values, -MAX_MAGNITUDE, MAX_MAGNITUDE, out=values)
-    values[np.abs(values) == ZERO] = 0.0
-    return Batch(np.asarray(rows, np.int64), np.asarray(offsets, np.int64), values, is_number)
+    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)[1:]
+    buffer = np.frombuffer(b"".join([*encoded, PADDING]), np.uint8)
+    rows = np.empty(len(texts), np.int64)
+    hash_texts(buffer.ctypes.data, ends.ctypes.data, len(texts), n_rows, rows.ctypes.data)
+    return rows

@@ -9,7 +9,9 @@ from flexihash.consumer.consumer_errors import (
     IdentityChanged,
     LabelsUnfit,
     PositionOutOfRange,
+    RecordChanged,
     TopicNotFound,
+    TopicsForeign,
 )
 from flexihash.model.tasks import Task
 
@@ -37,12 +39,20 @@ def advise(error: object) -> str:
 
 def _advice(error: object) -> str:
     match error:
+        case RecordChanged():
+            return (
+                ", or choose with --on-lost-position: earliest (keep the model, read all of the log again), latest"
+                " (keep the model, read what comes from now on), keep (keep the model, go on behind that record), fresh"
+                " (start a new model)"
+            )
         case IdentityChanged():
             return (
                 ", or choose with --on-lost-position: earliest (keep the model, read all of this one), latest (keep the"
                 " model, read what comes from now on), keep (this one is a faithful copy with the same offsets), fresh"
                 " (start a new model; right after a restart of `flexihash broker`, which keeps nothing)"
             )
+        case TopicsForeign():
+            return ", or --adopt the model: it keeps what it learned, and begins the topic where --start-at says"
         case PositionOutOfRange():
             return (
                 ", or choose with --on-lost-position: earliest (keep the model, go on at the log's first record),"

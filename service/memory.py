@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,13 +23,16 @@ from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import TablesHeld
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import PATIENCE_S, Tables
+from flexihash.service.folders import check_memory
 from flexihash.service.messages import Prediction, Version
 from flexihash.service.problems import unavailable
+from flexihash.service.service_errors import FolderError
 
 POLL_S = 0.1  # how often the status file is looked at: two stats, and a read of 2 KiB when it changed
 
 READ_S = 2.0  # that an answer waits for a learner that holds the tables; a busy machine may keep one from working
 RETRY_S = 0.01  # between two tries meanwhile
+LITTLE_ROOM_BYTES = 1 << 20  # with so little in its folder, a learner that is silent may be one that cannot write
 
 STATES = {
     "starting": "the learner is starting",
@@ -62,6 +66,11 @@ class AttachedModel:
         self._model = OnlineModel(self._tables)
         self._topic = topic
         self._held_since: float | None = None
+
+    @property
+    def is_removed(self) -> bool:
+        """Whether the tables' files are gone, so that they take room only because they are attached here."""
+        return self._tables.directory is not None and not self._tables.directory.exists()
 
     @property
     def n_rows(self) -> int:
@@ -195,10 +204,13 @@ class Memory:
         status = self.status
         if status is None:
             path = self.directory / STATUS_FILE
-            return f"{path} cannot be read: {self._error}" if self._error else f"no learner has reported yet in {path}"
+            if self._error:
+                return f"{path} cannot be read: {self._error}"
+            return f"no learner has reported yet in {path}{self._explain_silence()}"
         has_ended = status.state in ("stopped", "failed")
         if status.age_s > STALE_AFTER_S and not has_ended:
-            return f"the learner has not reported for {status.age_s:.0f} s; it was {status.state}"
+            silence = self._explain_silence()
+            return f"the learner has not reported for {status.age_s:.0f} s; it was {status.state}{silence}"
         if status.state == "learning":
             return None
         return STATES[status.state] + (f": {status.error}" if status.error else "")
@@ -220,21 +232,36 @@ class Memory:
         """Lets go of the tables."""
         if self.model is not None:
             self.model.close()
-            self.model = None
+            self.model, self._attached_inode = None, 0
+
+    def _explain_silence(self) -> str:
+        """What may keep a learner that works from telling so, for the end of a sentence."""
+        try:
+            n_bytes = shutil.disk_usage(self.directory).free
+        except OSError:
+            return ""
+        return f"; {self.directory} has {n_bytes:,} bytes left: make room there" if n_bytes < LITTLE_ROOM_BYTES else ""
 
     def _read_status(self) -> None:
         try:
+            check_memory(self.directory)
             found = (self.directory / STATUS_FILE).stat()
         except FileNotFoundError:
             self.status, self._status_seen = None, (0, 0)
             return
+        except (OSError, FolderError):
+            self.status, self._status_seen = None, (0, 0)  # nor is the old word one to believe
+            raise
         seen = (found.st_ino, found.st_mtime_ns)
         if seen != self._status_seen:
             self.status = None  # where the next line fails, the old word no longer holds
             self.status, self._status_seen = read_status(self.directory), seen
 
     def _attach(self) -> None:
-        if self.status is None or self.status.tables is None:
+        if self.status is None:
+            return
+        if self.status.tables is None:
+            self._make_room()
             return
         directory = self.directory / self.status.tables
         inode = directory.stat().st_ino  # not the name: a folder that was emptied begins to count anew
@@ -244,6 +271,12 @@ class Memory:
         self.close()
         self.model, self._attached_inode = model, inode
         log.info("attached to tables", directory=str(directory))
+
+    def _make_room(self) -> None:
+        """Lets go of tables that a learner has removed before it has others: it needs their room for these."""
+        if self.model is not None and self.model.is_removed:
+            log.warning("no room for two tables: answers stop until the learner is restored")
+            self.close()
 
 
 def warm_kernels() -> None:

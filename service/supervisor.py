@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 import structlog
 
+from flexihash.service.folders import SERVE_LOCK, give_back, hold_memory, make_metrics_folder
 from flexihash.service.logs import configure_logs
 from flexihash.service.orphans import die_with_parent
 from flexihash.service.service_errors import AddressError
@@ -227,9 +227,20 @@ def serve(settings: Settings, on_listening: Callable[[str], None] = lambda url: 
         on_listening: is told the address once connections are taken.
 
     Raises:
+        LearnerBusy: another service works in the memory folder, which is left as it is.
+        FolderError: that folder is not ours alone, or cannot be written.
         AddressError: host and port cannot be had.
     """
     configure_logs(settings, "serve")
+    lock = hold_memory(settings.memory, SERVE_LOCK)
+    try:
+        return _serve(settings, on_listening)
+    finally:
+        give_back(settings.memory)
+        os.close(lock)
+
+
+def _serve(settings: Settings, on_listening: Callable[[str], None]) -> int:
     with bind_socket(settings.host, settings.port) as listening:
         url = describe_address(listening)
         logger.info(f"listening on {url}", topic=settings.topic, workers=settings.workers)
@@ -243,14 +254,14 @@ def serve(settings: Settings, on_listening: Callable[[str], None] = lambda url: 
 
 
 def _share_metrics(settings: Settings) -> dict[str, str]:
-    """Has several workers add up their request metrics in a folder, which must be empty at their start."""
+    """Has several workers add up their request metrics in a folder, which must be empty at their start.
+
+    Raises:
+        FolderError: it cannot be made.
+    """
     if settings.workers == 1:
         return {}
-    settings.memory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = settings.memory / "prometheus"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    return {"PROMETHEUS_MULTIPROC_DIR": str(make_metrics_folder(settings.memory))}
 
 
 def child_specs(n_workers: int, listening_fd: int) -> list[ChildSpec]:

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import numpy as np
 
 from flexihash.consumer.scan.names import IGNORED, MAX_PROBES, spread_hash
-from flexihash.consumer.scan.words import PADDING, is_same, signed64, word64
 from flexihash.model.compiled import part
 from flexihash.model.kernel.vectors import store
+from flexihash.model.words import PADDING, is_same, signed64, word64
 
 UNDECIDED = 16  # a role, beside those in `names`
 BOOK_SLOT_BITS = 13  # 64 KiB

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import numpy as np
 
 from flexihash.consumer.scan.book import UNDECIDED, find_in_book
-from flexihash.consumer.scan.murmur import hash_name, row_of_category, row_of_number
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, ONCE, WEIGHT, find_role, is_new_name
 from flexihash.consumer.scan.text import QUOTE, end_of_string, skip_space
 from flexihash.consumer.scan.values import BOOLEAN, FRACTION, INTEGER, NULL, OTHER, STRING, read_value
 from flexihash.model.compiled import inlined, part
 from flexihash.model.kernel.vectors import store
+from flexihash.model.murmur import hash_name, row_of_category, row_of_number
 
 LEFT, LEARN, UNLABELLED = 0, 1, 2  # what becomes of a message
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from flexihash.consumer.scan.words import PADDING, is_same, signed64
 from flexihash.model.compiled import part
 from flexihash.model.kernel.vectors import store
+from flexihash.model.words import PADDING, is_same, signed64
 
 # What a name stands for, as bits, because settings may give one name two roles.
 LABEL, WEIGHT, FEATURES, IGNORED = 1, 2, 4, 8

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from flexihash.consumer.scan.book import NameBook
 from flexihash.consumer.scan.flat_events import Limits, scan_event
 from flexihash.consumer.scan.names import SLOT_BITS
-from flexihash.consumer.scan.words import PADDING, signed64
 from flexihash.model.compiled import entry
 from flexihash.model.kernel.vectors import store
+from flexihash.model.words import PADDING, signed64
 
 
 class Scanned(NamedTuple):

@@ -120,7 +120,7 @@ def raise_read_error(path: Path, name: str, cause: OSError) -> NoReturn:
 def _advise(number: int | None) -> str:
     """What an operator can do about a write that failed so."""
     if number in (errno.ENOSPC, errno.EDQUOT):
-        return "free some space there or lower checkpoint_keep"
+        return "free some space there or lower checkpoint_keep, checkpoint_keep_hourly or checkpoint_keep_daily"
     if number in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"make it writable for user {os.geteuid()} or choose another checkpoint_dir"
     return "check that disk and path, or choose another checkpoint_dir"

@@ -17,6 +17,7 @@ from flexihash.model.checkpoint.checkpoint_errors import CheckpointDamaged, Chec
 from flexihash.model.checkpoint.manifest import (
     BLOCK_BYTES,
     MODEL_FILE,
+    UNREADABLE,
     FileRecord,
     Manifest,
     changed,
@@ -109,7 +110,7 @@ def _read_header(stream: io.RawIOBase) -> tuple[bytes, dict[str, _Entry]]:
     head = length + (stream.read(min(int.from_bytes(length, "little"), _MAX_HEADER_BYTES)) or b"")
     try:
         entries = msgspec.json.decode(head[8:], type=dict[str, _Entry])
-    except msgspec.DecodeError:
+    except UNREADABLE:
         entries = {}
     return head, entries
 

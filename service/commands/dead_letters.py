@@ -121,6 +121,7 @@ def dead_letters(
     from flexihash.service.settings import load_settings
 
     settings = load_settings(**options)
+    settings.check_former_checkpoints()
     if replay:
         _replay(settings, reason, as_json)
     else:

@@ -98,7 +98,7 @@ def _learn(file: Path, checkpoint_dir: Path | None, settings: Settings, stop: St
             settings.model,
             settings.event_format,
             checkpoint_dir,
-            settings.checkpoint_keep,
+            settings.retention,
             on_progress,
             settings.checkpoint_seconds,
             stop,
