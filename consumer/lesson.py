@@ -91,10 +91,14 @@ class Lesson:
             if self._guard.is_poison(part):
                 message = "the learner died each time that it was about to learn from it"
                 self._reject(part.record(0), "learn", "poison", message)
-                self.model.advance(part.partition, part.position)
+                self.advance(part)
                 continue
             with self._guard.applying(part):
                 self._apply(part)
+
+    def advance(self, fetch: Fetch) -> None:
+        """Moves the position of a fetch's partition past it."""
+        self.model.advance(fetch.partition, fetch.position, fetch.record(len(fetch) - 1).digest())
 
     def count(self, reason: str, n_records: int) -> None:
         """Adds to the rejected ones."""
@@ -119,7 +123,7 @@ class Lesson:
             message = "learning from it would leave the range of float32; nothing of it was learned"
             self._reject(fetch.record(int(index)), "learn", "not_finite", message)
         self.unlabelled += decoded.n_unlabelled
-        self.model.advance(fetch.partition, fetch.position)
+        self.advance(fetch)
 
     def _reject(self, record: Record, stage: str, reason: str, message: str) -> None:
         self.count(reason, 1)
@@ -133,7 +137,7 @@ def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str
         **msgspec.to_builtins(config),
         "label_field": format.label_field,
         "features_field": format.features_field,
-        "ignored_features": list(format.ignored_features),
+        "ignored_features": list(format.rules.ignored_features),
         "categorical_features": list(format.rules.categorical_features),
         "numeric_features": list(format.rules.numeric_features),
     }

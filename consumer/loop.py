@@ -3,7 +3,8 @@
 The order in which things become true, with the same numbers in the code (2 to 4 in `consumer.lesson`, 5 to 8 in
 `consumer.schedule`):
 
-0. Shut out every earlier learner of this topic and group; then compare cluster, topic and positions with the log.
+0. Shut out every earlier learner of this topic and group; then compare cluster, topic, positions and the last record
+   before each with the log.
 1. Poll. The source only hands out; what counts as read is decided below.
 2. Decode and hash. What cannot be learned from is told apart, with its reason.
 3. Learn, chunk by chunk. A chunk moves the tables and the position under one lock.
@@ -96,6 +97,7 @@ class LearnLoop:
         self._lesson.begin(self._standing.source.topic, identity.topic_id)
         if self._schedule is not None:
             self._schedule.begin()
+        self._renew()
         self._next_refresh = time.monotonic() + REFRESH_S
 
     def run(self, stop: StopSignal) -> None:
@@ -159,16 +161,24 @@ class LearnLoop:
                 if self._fence is not None:
                     self._fence.check()
                 self._standing.refresh()
+                if self.status.state == "connecting":  # the broker was away: is it the one that it was?
+                    self._standing.check_records()
+                self._renew()
                 self._next_refresh = time.monotonic() + REFRESH_S
             fetches = self._standing.source.poll(POLL_S)  # 1
         except ConsumerError as error:
             if not error.retriable:
                 raise
             self.report.set_state("connecting", self._describe(error))
+            self._next_refresh = 0.0
             stop.wait(RETRY_S)
             return []
         self._go_on()
         return fetches
+
+    def _renew(self) -> None:
+        if self._fence is not None:
+            self._fence.renew(self._lesson.model.tables.positions().get(0, 0))
 
     def _go_on(self) -> None:
         if self.status.state != "learning":

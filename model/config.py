@@ -8,6 +8,7 @@ from flexihash.model.model_errors import ConfigurationError
 from flexihash.model.tasks import Task
 
 EMBEDDING_DIMS = (8, 16, 32, 64)
+MAX_PARTITIONS = 4096  # slots for positions; a topic with more partitions is refused
 
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +30,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     quantile: float = 0.5
     n_rows: int = 1 << 18
     seed: int = 0
-    embeddings: bool = True
+    embeddings: bool = False
     embedding_dim: int = 16
 
     def __post_init__(self) -> None:

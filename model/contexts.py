@@ -57,8 +57,8 @@ def address(tensors: Mapping[str, torch.Tensor], config: ModelConfig, blocks: in
     """Where the tensors lie, for compiled code; `blocks` is where `Tables.context_blocks` lies."""
     if not config.embeddings:
         return ContextMemory(0, 0, 0, 0, 0, 0, 0)
-    at = (tensors[name].data_ptr() for name in layout(config))
-    return ContextMemory(config.embedding_dim, config.seed, *at, blocks)
+    table, recent, rings, state = (tensors[name].data_ptr() for name in layout(config))
+    return ContextMemory(config.embedding_dim, config.seed, table, recent, rings, state, blocks)
 
 
 def served(table: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -72,6 +72,7 @@ class OnlineModel:
         self._touched = tensors["touched"].numpy()
         self._state = tensors["state"].numpy()
         self._positions = tensors["positions"].numpy()
+        self._digests = tensors["digests"].numpy()
         self._n_features = 64
         self._scratch, self._kept = make_scratch(self._n_features)
 
@@ -106,6 +107,7 @@ class OnlineModel:
             labels: (B,), as `Task.check_label` passes them; NaN where an event has none and teaches contexts only.
             weights: (B,), at least 0; None for all 1.
             partition, next_offsets: where the events came from; the positions advance with each chunk, under its lock.
+                The digest of the last record is not known then, until `advance` tells it.
         """
         weights = np.ones(len(batch)) if weights is None else np.ascontiguousarray(weights, np.float64)
         labels = np.ascontiguousarray(labels, np.float64)
@@ -124,20 +126,29 @@ class OnlineModel:
                 kept = is_learned[begin:end] & is_labelled[begin:end]
                 self.metrics.update(predictions[begin:end][kept], labels[begin:end][kept], weights[begin:end][kept])
                 if next_offsets is not None:
-                    self._positions[partition] = next_offsets[end - 1]
+                    self._positions[partition], self._digests[partition] = next_offsets[end - 1], 0
         return Learned(predictions, is_learned)
 
-    def advance(self, partition: int, position: int) -> None:
-        """Moves a position past records that teach nothing: rejected or unlabelled ones."""
-        with self.tables.writing():
-            self._positions[partition] = position
+    def advance(self, partition: int, position: int, digest: int = 0) -> None:
+        """Moves a position past records that teach nothing, rejected or unlabelled ones; or past those just learned.
 
-    def set_positions(self, positions: Mapping[int, int]) -> None:
-        """Replaces all positions."""
+        Args:
+            digest: of the last record before the position; 0 where it is not known.
+        """
         with self.tables.writing():
+            self._positions[partition], self._digests[partition] = position, digest
+
+    def set_positions(self, positions: Mapping[int, int], unknown: Collection[int] = ()) -> None:
+        """Replaces all positions. A digest stays where its position does, but for the partitions in `unknown`."""
+        with self.tables.writing():
+            digests = self.tables.digests()
+            kept = [p for p in digests if positions.get(p) == self._positions[p] and p not in unknown]
             self._positions.fill(-1)
+            self._digests.fill(0)
             for partition, position in positions.items():
                 self._positions[partition] = position
+            for partition in kept:
+                self._digests[partition] = digests[partition]
 
     def predict(self, batch: Batch) -> Predictions:
         """Exactly what `learn` would predict for each event if it came next; changes nothing."""
@@ -160,6 +171,15 @@ class OnlineModel:
         """(B, 16) float32: the sum of value * row vector over each event's activations; zeros without features."""
         _, embeddings = self._read(batch)
         return torch.from_numpy(embeddings)
+
+    def count_known(self, batch: Batch) -> NDArray[np.int64]:
+        """How many of each event's features have a row that an event ever moved. (B,)
+
+        A feature that was never seen counts as known where it shares the row of one that was.
+        """
+        known = np.flatnonzero(self._touched.take(batch.rows))
+        n_before = known.searchsorted(batch.offsets)
+        return n_before[1:] - n_before[:-1]
 
     def warm_up(self) -> None:
         """Compiles or loads the kernels, on tables of its own, so that the first event doesn't wait for them."""

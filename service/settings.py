@@ -18,14 +18,13 @@ from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.tls import check_identity
 from flexihash.model.config import ModelConfig
 from flexihash.model.tasks import Task
-from flexihash.service.service_errors import SettingsError
+from flexihash.service.service_errors import FormerCheckpoints, SettingsError
 from flexihash.service.setting_types import (
     EMPTY_IS_NONE,
     Certificates,
     Client,
     EmbeddingDim,
     File,
-    Folder,
     Names,
     OptionalFolder,
     Panel,
@@ -38,12 +37,15 @@ from flexihash.service.setting_types import (
     explain_refusal,
 )
 
-if TYPE_CHECKING:  # these import scikit-learn and kafka-python, which the supervisor must not load
+if TYPE_CHECKING:  # these import torch, scikit-learn and kafka-python, which the supervisor must not load
     from flexihash.consumer.kafka.topic import Topic
     from flexihash.consumer.wire import EventFormat
+    from flexihash.model.checkpoint.retention import Retention
 
 PREFIX = "FLEXIHASH_"
 SHARED_MEMORY = Path("/dev/shm")
+FORMER_CHECKPOINTS = Path("checkpoints")  # of all topics once; now a folder each in it
+MANIFESTS = "*/manifest.json"
 HTTP, KAFKA, MODEL, EVENTS, STORAGE, LOGS = map(Panel, ("HTTP", "Kafka", "Model", "Events", "Storage", "Logs"))
 
 OnLostPosition = Literal["stop", "earliest", "latest", "keep", "fresh"]
@@ -130,7 +132,7 @@ class Settings(BaseSettings):
     )
     seed: Annotated[int, MODEL] = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
     embeddings: Annotated[bool, MODEL] = Field(
-        True, description="Learn embeddings of features from their company, without labels, beside the predictions."
+        False, description="Learn embeddings of features from their company, without labels, beside the predictions."
     )
     embedding_dim: Annotated[EmbeddingDim, MODEL] = Field(
         16, description="Size of these embeddings: 8, 16, 32 or 64; a row takes 4 bytes for each, and 16 more."
@@ -141,10 +143,11 @@ class Settings(BaseSettings):
     )
     features_field: Annotated[str, EVENTS] = Field(
         "features",
-        description="Field that holds the features; empty: the whole event but the label and ignored fields.",
+        description="Field that holds the features; empty: the whole event but the label, weight, id, timestamp and "
+        "what is ignored.",
     )
     ignored_features: Annotated[Names, EVENTS] = Field(
-        (), description="Fields that are not features, separated by commas."
+        (), description="Names, paths (user.address) and patterns (debug_*) of what is no feature, separated by commas."
     )
     categorical_features: Annotated[Names, EVENTS] = Field(
         (), description="Patterns of features whose numbers are names only, such as *_id, separated by commas."
@@ -157,15 +160,26 @@ class Settings(BaseSettings):
     max_key_length: Annotated[int, EVENTS] = Field(512, ge=1, description="Most characters in a feature's name.")
     max_event_bytes: Annotated[int, EVENTS] = Field(1_000_000, ge=2, description="Largest event, in bytes.")
 
-    checkpoint_dir: Annotated[Folder, STORAGE] = Field(
-        Path("checkpoints"),
+    checkpoint_dir: Annotated[OptionalFolder, STORAGE] = Field(
+        None,
         description="Folder of the checkpoints, the newest of which is gone on from, and of dead letters that the "
-        "broker has not taken.",
+        "broker has not taken; empty: checkpoints/TOPIC.",
+    )
+    adopt: Annotated[bool, STORAGE] = Field(
+        False,
+        description="Go on from a checkpoint that was learned from other topics: keep what it learned, and begin this "
+        "topic where start_at says.",
     )
     checkpoint_seconds: Annotated[float, STORAGE] = Field(
         60.0, gt=0, allow_inf_nan=False, description="Seconds between two checkpoints."
     )
     checkpoint_keep: Annotated[int, STORAGE] = Field(3, ge=1, description="Newest checkpoints that are kept.")
+    checkpoint_keep_hourly: Annotated[int, STORAGE] = Field(
+        24, ge=0, description="Hours of which the newest checkpoint is kept as well, the last in which one was saved."
+    )
+    checkpoint_keep_daily: Annotated[int, STORAGE] = Field(
+        7, ge=0, description="Days, in UTC, of which the newest checkpoint is kept as well."
+    )
     memory_dir: Annotated[OptionalFolder, STORAGE] = Field(
         None, description="Folder on tmpfs for the shared tables; empty: one in /dev/shm, named after user and topic."
     )
@@ -219,9 +233,9 @@ class Settings(BaseSettings):
         return EventFormat(
             label_field=self.label_field,
             features_field=self.features_field,
-            ignored_features=self.ignored_features,
             max_event_bytes=self.max_event_bytes,
             rules=FeatureRules(
+                ignored_features=self.ignored_features,
                 categorical_features=self.categorical_features,
                 numeric_features=self.numeric_features,
                 max_features=self.max_features,
@@ -254,7 +268,30 @@ class Settings(BaseSettings):
     @property
     def dead_letter_dir(self) -> Path:
         """Folder of the dead letters that the broker has not taken."""
-        return self.checkpoint_dir / "dead-letters"
+        return self.checkpoints / "dead-letters"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.checkpoint_dir or FORMER_CHECKPOINTS / self.topic
+
+    @property
+    def retention(self) -> Retention:
+        """Which checkpoints are kept."""
+        from flexihash.model.checkpoint.retention import Retention
+
+        return Retention(self.checkpoint_keep, self.checkpoint_keep_hourly, self.checkpoint_keep_daily)
+
+    def check_former_checkpoints(self) -> None:
+        """Keeps a start from passing over what lies in the folder that was the default for all topics once.
+
+        Raises:
+            FormerCheckpoints: there are checkpoints, and none in the folder that is the default now.
+        """
+        if self.checkpoint_dir is not None or any(self.checkpoints.glob(MANIFESTS)):
+            return
+        if any(FORMER_CHECKPOINTS.glob(MANIFESTS)):
+            raise FormerCheckpoints(FORMER_CHECKPOINTS, self.checkpoints)
 
     @property
     def memory(self) -> Path:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flexihash.model.compiled import inlined, part
-from flexihash.model.kernel.activation import COARSE, PLAIN
+from flexihash.model.kernel.experts import COARSE, PLAIN
 from flexihash.model.kernel.rows import BLOCK_BITS
 from flexihash.model.kernel.scalars import clip, sigmoid
 from flexihash.model.kernel.vectors import add_up8, float32s, float64s, int32s, int64s, load8, splat8, store, uint8s
@@ -50,7 +50,6 @@ CONTEXT_EVENTS = 0  # seen so far, labelled or not: the clock, and where the dra
 TOLD, LOSS, CHANCE = 1, 2, 3  # real and drawn values told apart; the sum of their losses; of who knows but how many
 WINDOW_TOLD, WINDOW_LOSS, WINDOW_CHANCE = 4, 5, 6  # the same, forgetting over WINDOW_EVENTS
 CONTEXT_STATE_WIDTH = 8
-
 
 MAX_DIM = 64
 

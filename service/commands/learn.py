@@ -57,7 +57,13 @@ class Learned(Outcome):
 
 @takes("task", "quantile", "n_rows", "label_field", "features_field", "ignored_features")
 def learn(
-    file: Annotated[Path, typer.Argument(help="Events, one JSON object a line.", metavar="FILE.ndjson")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="Events, one JSON object a line; gzipped where the name ends in .gz; - reads standard input.",
+            metavar="FILE.ndjson[.gz]|-",
+        ),
+    ],
     checkpoint_dir: Annotated[
         Path | None,
         typer.Option(help="Folder of checkpoints: go on from the newest, and save one at the end."),
@@ -92,7 +98,7 @@ def _learn(file: Path, checkpoint_dir: Path | None, settings: Settings, stop: St
             settings.model,
             settings.event_format,
             checkpoint_dir,
-            settings.checkpoint_keep,
+            settings.retention,
             on_progress,
             settings.checkpoint_seconds,
             stop,

@@ -30,6 +30,7 @@ class Serving(Outcome):
 @takes(
     "topic",
     "bootstrap_servers",
+    "group_id",
     "create_topic",
     "start_at",
     "on_lost_position",
@@ -43,6 +44,7 @@ class Serving(Outcome):
     "features_field",
     "ignored_features",
     "checkpoint_dir",
+    "adopt",
     "checkpoint_seconds",
     "memory_dir",
     "log_format",

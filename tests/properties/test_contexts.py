@@ -29,8 +29,8 @@ MASK = (1 << 64) - 1
 OF_CONTEXTS = ("contexts", "recent", "rings", "context_state")
 
 
-def make_model(n_rows: int = 1 << 10, **config: Any) -> OnlineModel:
-    return OnlineModel(Tables.create(ModelConfig(n_rows=n_rows, **config)))
+def make_model(n_rows: int = 1 << 10, embeddings: bool = True, **config: Any) -> OnlineModel:
+    return OnlineModel(Tables.create(ModelConfig(n_rows=n_rows, embeddings=embeddings, **config)))
 
 
 def hash_events(events: list[dict[str, Any]], model: OnlineModel) -> Batch:
@@ -123,7 +123,7 @@ class Reference:
         )
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=20)
 @given(stream=EVENTS, n_rows=st.sampled_from([2, 16, 1 << 10]), dim=st.sampled_from(EMBEDDING_DIMS))
 def test_a_step_equals_the_formulas(stream: list[dict[str, Any]], n_rows: int, dim: int) -> None:
     model = make_model(n_rows, embedding_dim=dim, seed=3)
@@ -158,7 +158,7 @@ def members(model: OnlineModel, batch: Batch) -> list[int]:
     return [int((table == vector).all(1).nonzero()[0]) for vector in fresh.look_up(batch)]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(stream=EVENTS, cuts=st.lists(st.integers(0, 25), max_size=4))
 def test_any_cut_of_a_stream_gives_equal_bits(stream: list[dict[str, Any]], cuts: list[int]) -> None:
     whole, cut = make_model(), make_model()
@@ -169,7 +169,7 @@ def test_any_cut_of_a_stream_gives_equal_bits(stream: list[dict[str, Any]], cuts
     assert snapshot(whole) == snapshot(cut)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(stream=EVENTS)
 def test_predictions_are_what_they_are_without(stream: list[dict[str, Any]]) -> None:
     """On labelled events, bit for bit: nothing of contexts reaches what the label's learner knows."""
@@ -180,7 +180,7 @@ def test_predictions_are_what_they_are_without(stream: list[dict[str, Any]]) -> 
     assert snapshot(on, but=OF_CONTEXTS) == snapshot(off)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(stream=EVENTS)
 def test_an_event_without_a_label_teaches_contexts_only(stream: list[dict[str, Any]]) -> None:
     model = make_model()
@@ -190,10 +190,10 @@ def test_an_event_without_a_label_teaches_contexts_only(stream: list[dict[str, A
     assert model.report()["embeddings"]["events"] == len(stream)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=20)
 @given(stream=EVENTS, never=st.text("NEVER", min_size=1, max_size=8))
 def test_a_feature_never_seen_has_a_vector_of_zeros(stream: list[dict[str, Any]], never: str) -> None:
-    model = make_model(1 << 20)
+    model = make_model(1 << 16)
     teach(model, stream)
     known, unknown = model.look_up(hash_events([{"a": "x"}], model)), model.look_up(hash_events([{never: "x"}], model))
     assert unknown.norm() == 0.0

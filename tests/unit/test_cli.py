@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,6 +116,18 @@ def test_options_show_default_and_choices() -> None:
     assert options["create_topic"].secondary_opts == ["--no-create-topic"]
 
 
+def test_no_option_has_the_name_of_its_value() -> None:
+    """Some versions of Typer take what stands for the value in the help as the name, where none is written."""
+    options = [
+        option
+        for command in cli.app.registered_commands
+        for option in cli.complete(command.name).params
+        if option.param_type_name == "option"
+    ]
+    assert len(options) > 50
+    assert [option.opts for option in options if not re.fullmatch(r"--[a-z-]+", option.opts[0])] == []
+
+
 def test_every_command_has_json() -> None:
     for command in cli.app.registered_commands:
         assert ["--json"] in [option.opts for option in cli.complete(command.name).params], command.name
@@ -201,6 +216,54 @@ def test_learn_of_a_file_that_was_learned_has_nothing_left_to_do(run: Run, tmp_p
     code, out, err = run(*command)
     assert (code, err) == (0, "")
     assert "0 events learned" in out
+
+
+@pytest.mark.parametrize("labels", [range(7), [0] * 5_000 + [1, 2, 3, 4, 5, 6] * 20, [1, 2] * 50])
+def test_learn_does_not_take_several_labels_for_two(run: Run, tmp_path: Path, labels: list[int]) -> None:
+    file = write_events(tmp_path / "events.ndjson", list(labels))
+    code, out, err = run("learn", file, "--n-rows", 1024, "--checkpoint-dir", "kept")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    unfit = sorted({label for label in labels if label > 1})
+    assert re.fullmatch(
+        rf"flexihash: {file}: [\d,]+ of the first [\d,]+ labels are not 0 or 1 \(task=binary\): "
+        + ", ".join(map(str, unfit))
+        + "; mend them, or choose --task regression for quantities, or counts for counts; .*\n",
+        err,
+    )
+    assert list(Path("kept").glob("0*")) == []
+    code, out, _ = run("learn", file, "--n-rows", 1024, "--task", "counts", "--json")
+    assert (code, json.loads(out)["events"], json.loads(out)["rejected"]) == (0, len(labels), {})
+
+
+@pytest.mark.parametrize("slips", [["2"], ['"no"'] * 50, ["2"] * 10])
+def test_learn_passes_labels_that_are_slips(run: Run, tmp_path: Path, slips: list[str]) -> None:
+    file = write_events(tmp_path / "events.ndjson", [1, 0] * 500)
+    lines = [f'{{"features": {{"color": "red"}}, "label": {label}}}\n' for label in slips]
+    file.write_text("".join(lines) + file.read_text())
+    code, out, _ = run("learn", file, "--n-rows", 1024, "--json")
+    assert (code, json.loads(out)["events"], json.loads(out)["rejected"]) == (0, 1_000, {"bad_label": len(slips)})
+
+
+def test_learn_of_counts_below_zero_names_another_task(run: Run, tmp_path: Path) -> None:
+    file = write_events(tmp_path / "events.ndjson", [-1, 3, -2] * 10)
+    code, _, err = run("learn", file, "--n-rows", 1024, "--task", "counts")
+    assert code == 2
+    assert err.endswith(
+        "20 of the first 30 labels are not what it learns (task=counts): -2, -1; "
+        "mend them, or choose --task regression for quantities that may be negative\n"
+    )
+
+
+def test_learn_reads_gzip_and_standard_input_as_its_help_says(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = write_events(tmp_path / "events.ndjson", [1, 0] * 5).read_bytes()
+    (tmp_path / "events.ndjson.gz").write_bytes(gzip.compress(content))
+    assert json.loads(run("learn", "events.ndjson.gz", "--n-rows", 1024, "--json")[1])["events"] == 10
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert json.loads(run("learn", "-", "--n-rows", 1024, "--json")[1])["events"] == 10
+    words = " ".join(run("learn", "--help")[1].replace("│", " ").split())
+    assert "gzipped where the name ends in .gz; - reads standard input" in words
 
 
 def test_learn_of_an_absent_file_is_one_line(run: Run) -> None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexihash.consumer.scan.words import low_bytes, word32
-from flexihash.model.compiled import part
-from flexihash.model.features import N_FIELDS
+from flexihash.model.compiled import entry, part
+from flexihash.model.kernel.vectors import store
+from flexihash.model.words import low_bytes, signed64, word32
 
 EQUALS = 0x3D
+N_FIELDS = 1 << 31  # of features: the hash of a name, as large as it can be
 
 
 @part
@@ -40,8 +41,8 @@ def hash_name(begin, end):  # type: ignore[no-untyped-def]
 
 
 @part
-def end_hash(h, tail, n_tail, n_bytes, n):  # type: ignore[no-untyped-def]
-    """abs(hash) mod n, a power of two, of `n_bytes` bytes of which `n_tail` are in `tail`."""
+def end_hash(h, tail, n_tail, n_bytes, n_rows):  # type: ignore[no-untyped-def]
+    """The row, abs(hash) mod n_rows, of `n_bytes` bytes of which `n_tail` are in `tail`."""
     if n_tail >= 4:
         h = mix_block(h, tail)
         tail >>= np.uint64(32)
@@ -49,17 +50,12 @@ def end_hash(h, tail, n_tail, n_bytes, n):  # type: ignore[no-untyped-def]
     h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
     h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
     h ^= h >> np.uint32(16)
-    return abs(np.int64(np.int32(h))) & (n - 1)
+    return abs(np.int64(np.int32(h))) & (n_rows - 1)
 
 
 @part
-def hash_field(h, tail, n_name):  # type: ignore[no-untyped-def]
-    return end_hash(h, tail, n_name & 3, n_name, N_FIELDS)
-
-
-@part
-def row_of_number(field, n_rows):  # type: ignore[no-untyped-def]
-    return field & (n_rows - 1)
+def row_of_number(h, tail, n_name, n_rows):  # type: ignore[no-untyped-def]
+    return end_hash(h, tail, n_name & 3, n_name, n_rows)
 
 
 @part
@@ -76,3 +72,17 @@ def row_of_category(h, tail, n_name, begin, end, n_rows):  # type: ignore[no-unt
         begin += 4
     tail |= low_bytes(word32(begin), end - begin) << np.uint64(8 * n_tail)
     return end_hash(h, tail, n_tail + end - begin, n_bytes, n_rows)
+
+
+@entry
+def hash_texts(texts, ends, n_texts, n_rows, rows):  # type: ignore[no-untyped-def]
+    """Fills `rows` with each text's row. `texts` (uint8), `ends` and `rows` (int64) are addresses.
+
+    Text t lies up to ``texts + ends[t]``, and begins where the one before it ends.
+    """
+    begin = texts
+    for text in range(n_texts):
+        end = texts + signed64(ends + 8 * text)
+        h, tail = hash_name(begin, end)
+        store(rows + 8 * text, row_of_number(h, tail, end - begin, n_rows))
+        begin = end
