@@ -171,7 +171,7 @@ class Fenced(ConsumerError):
     def __init__(self, transactional_id: str) -> None:
         super().__init__(
             f"another learner has taken over (transactional id {transactional_id}): this one has stopped and saves"
-            " nothing more; stop one of the two"
+            " nothing more, and goes on by itself once the other has ended; stop one of the two"
         )
         self.transactional_id = transactional_id
 

@@ -143,7 +143,7 @@ def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str
         **msgspec.to_builtins(config),
         "label_field": format.label_field,
         "features_field": format.features_field,
-        "ignored_features": list(format.ignored_features),
+        "ignored_features": list(format.rules.ignored_features),
         "categorical_features": list(format.rules.categorical_features),
         "numeric_features": list(format.rules.numeric_features),
     }

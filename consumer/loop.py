@@ -41,7 +41,7 @@ from flexihash.model.checkpoint.store import Loaded
 POLL_S = 0.5
 REFRESH_S = 5.0  # between looks for new partitions, and for a broker that went away
 RETRY_S = 1.0  # after a failure that may pass
-COOL_DOWN_S = 30.0  # for a machine that is out of memory: the kernel kills what takes it, or it is given back
+COOL_DOWN_S = 20.0  # for a machine that is out of memory to get over it; the lease, not renewed meanwhile, is longer
 TEND_S = 0.25  # meanwhile
 
 
@@ -100,6 +100,7 @@ class LearnLoop:
         self._lesson.begin(self._standing.source.topic, identity.topic_id)
         if self._schedule is not None:
             self._schedule.begin()
+        self._renew()
         self._next_refresh = time.monotonic() + REFRESH_S
 
     def run(self, stop: StopSignal) -> None:
@@ -179,6 +180,7 @@ class LearnLoop:
                 self._standing.refresh()
                 if self.status.state == "connecting":  # the broker was away: is it the one that it was?
                     self._standing.check_records()
+                self._renew()
                 self._next_refresh = time.monotonic() + REFRESH_S
             fetches = self._standing.source.poll(POLL_S)  # 1
         except ConsumerError as error:
@@ -190,6 +192,10 @@ class LearnLoop:
             return []
         self._go_on()
         return fetches
+
+    def _renew(self) -> None:
+        if self._fence is not None:
+            self._fence.renew(self._lesson.model.tables.positions().get(0, 0))
 
     def _go_on(self) -> None:
         if self.status.state != "learning":

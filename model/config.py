@@ -7,6 +7,8 @@ import msgspec
 from flexihash.model.model_errors import ConfigurationError
 from flexihash.model.tasks import Task
 
+MAX_PARTITIONS = 4096  # slots for positions; a topic with more partitions is refused
+
 
 class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Configuration of a model.

@@ -150,9 +150,8 @@ class Saver:
         """The result of the save that was begun, once; None while it runs, or where there is none."""
         if self._pending is None or not (wait or self._pending.done()):
             return None
-        saved = self._pending.result()
-        self._pending = None
-        return saved
+        pending, self._pending = self._pending, None
+        return pending.result()
 
     def close(self) -> None:
         """Waits for a save under way and ends the thread."""

@@ -117,3 +117,11 @@ def test_keep_goes_on_behind_the_record(lost: Service, node: KafkaNode) -> None:
     lost.wait_position(N_BACKED_UP + N_NEW)
     assert lost.status().events == N_BACKED_UP + N_NEW
     assert "going on as chosen" in lost.log
+
+
+def test_a_broker_that_is_restored_while_the_learner_runs(learned: Service, node: KafkaNode, tmp_path: Path) -> None:
+    learned.start().wait_ready()
+    while_down(node, lambda: restore(node, tmp_path))
+    publish(node, "new", N_NEW)
+    assert_blocked(learned)
+    assert learned.stop() == 0

@@ -143,7 +143,8 @@ def test_a_failure_of_the_connection(error: Exception, connection: KafkaConnecti
         (
             Fenced("flexihash.g.events"),
             "another learner has taken over (transactional id flexihash.g.events): this one has stopped and saves"
-            " nothing more; stop one of the two, or give this one another FLEXIHASH_GROUP_ID and checkpoint folder",
+            " nothing more, and goes on by itself once the other has ended; stop one of the two"
+            ", or give this one another FLEXIHASH_GROUP_ID and checkpoint folder",
         ),
         (ValueError("as it is"), "as it is"),
     ],
