@@ -41,6 +41,7 @@ STATES = {
     "blocked": "the learner waits until someone has acted",
     "fenced": "the learner has stopped for another one",
     "pausing": "the learner waits until its dead letters are safe",
+    "cooling": "the learner rests before it tries a record again",
     "stopping": "the learner is stopping",
     "stopped": "the learner has stopped",
     "failed": "the learner has failed and waits for someone to mend the cause",
