@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -101,25 +101,31 @@ class Lesson:
             where = f"{topic}[{poison.partition}]@{poison.offset}"
             _logger.error("%s made the learner die again and again: from now on it is a dead letter", where)
 
-    def apply(self, fetch: Fetch) -> None:
-        """Learns from one fetch, but for what is to be skipped, and moves its partition's position past it."""
-        self.history.begin(f"{self._topic}:{fetch.partition}", fetch)
-        n_skipped = bisect_left(fetch.offsets, self._skip_until.get(fetch.partition, 0))
-        if n_skipped:
-            self._skip(fetch.cut(0, n_skipped))
-        if n_skipped < len(fetch):
-            self._apply_guarded(fetch.cut(n_skipped, len(fetch)) if n_skipped else fetch)
+    def split(self, fetch: Fetch) -> Iterable[Fetch]:
+        """The fetch in parts, to be applied in turn."""
+        return self._guard.split(fetch) if self._guard is not None else (fetch,)
 
-    def _apply_guarded(self, fetch: Fetch) -> None:
+    def needs_rest(self, part: Fetch) -> bool:
+        """Whether something may have to pass before a part is applied: a learner was killed that applied it alone."""
+        return self._guard is not None and self._guard.needs_rest(part)
+
+    def apply(self, part: Fetch) -> None:
+        """Learns from one part, but for what is to be skipped, and moves its partition's position past it."""
+        self.history.begin(f"{self._topic}:{part.partition}", part)
+        n_skipped = bisect_left(part.offsets, self._skip_until.get(part.partition, 0))
+        if n_skipped:
+            self._skip(part.cut(0, n_skipped))
+        if n_skipped < len(part):
+            self._apply_guarded(part.cut(n_skipped, len(part)) if n_skipped else part)
+
+    def _apply_guarded(self, part: Fetch) -> None:
         if self._guard is None:
-            self._apply(fetch)
-            return
-        for part in self._guard.split(fetch):
-            if self._guard.is_poison(part):
-                message = "the learner died each time that it was about to learn from it"
-                self._reject(part.record(0), "learn", "poison", message)
-                self.advance(part)
-                continue
+            self._apply(part)
+        elif self._guard.is_poison(part):
+            message = "the learner died each time that it was about to learn from it"
+            self._reject(part.record(0), "learn", "poison", message)
+            self.advance(part)
+        else:
             with self._guard.applying(part):
                 self._apply(part)
 
@@ -172,7 +178,7 @@ def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str
         **msgspec.to_builtins(config),
         "label_field": format.label_field,
         "features_field": format.features_field,
-        "ignored_features": list(format.ignored_features),
+        "ignored_features": list(format.rules.ignored_features),
         "categorical_features": list(format.rules.categorical_features),
         "numeric_features": list(format.rules.numeric_features),
     }

@@ -15,7 +15,7 @@ FACTS = ("topic", "partition", "offset", "timestamp", "stage", "reason", "messag
 ID = HEADER_PREFIX + "id"  # before the facts; letters of version 0.1.0 have none
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
+class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One rejected record, byte for byte, and the reason.
 
     Args:
