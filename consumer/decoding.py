@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.consumer.consumer_errors import EventRejected
+from flexihash.consumer.scan.book import NameBook
 from flexihash.consumer.scan.flat_events import LEARN, LEFT, UNLABELLED, Limits
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, WEIGHT, pack_names
 from flexihash.consumer.scan.scanner import Scanned, scan
@@ -40,7 +41,7 @@ class Decoded(msgspec.Struct, frozen=True):
 
 
 class EventDecoder(EventReader):
-    """Decodes many events of one format for one task.
+    """Decodes many events of one format for one task; in one thread at a time.
 
     Args:
         n_rows: of the table, a power of two.
@@ -50,6 +51,7 @@ class EventDecoder(EventReader):
         super().__init__(format, task)
         self.n_rows = n_rows
         self._names = pack_names(self._name_roles())
+        self._book = NameBook(format.rules.ignores)
         self._limits = self._scan_limits()
         self._instance_names = pack_names(dict.fromkeys(self.left_out, IGNORED))
         self._instance_limits = self._limits._replace(is_whole=True, needs_label=False)
@@ -58,7 +60,7 @@ class EventDecoder(EventReader):
         """Decodes N messages; never raises for what is in them."""
         if self.format.rules.has_globs:
             return _read_all(values, range(len(values)), self.decode_one, self.n_rows)
-        scanned = scan(values, self._names, self._limits)
+        scanned = scan(values, self._names, self._book, self._limits)
         return _merge(scanned, _read_all(values, _left(scanned), self.decode_one, self.n_rows))
 
     def decode_instances(self, values: Sequence[bytes], n_rows: int) -> Decoded:
@@ -69,7 +71,7 @@ class EventDecoder(EventReader):
         """
         if self.format.rules.has_globs or len(values) < FEW_INSTANCES:
             return _read_all(values, range(len(values)), self.decode_instance, n_rows)
-        scanned = scan(values, self._instance_names, self._instance_limits._replace(n_rows=n_rows))
+        scanned = scan(values, self._instance_names, self._book, self._instance_limits._replace(n_rows=n_rows))
         return _merge(scanned, _read_all(values, _left(scanned), self.decode_instance, n_rows))
 
     def warm_up(self) -> None:
@@ -89,7 +91,7 @@ class EventDecoder(EventReader):
         rules, labels = self.format.rules, self.task.record
         return Limits(
             is_whole=not self.format.features_field,
-            has_ignored=bool(self.left_out),
+            has_patterns=bool(rules.ignored_features),
             needs_label=True,
             is_binary=labels.is_binary,
             lowest=labels.lowest,

@@ -17,7 +17,17 @@ CHECKPOINT_REQUEST = "checkpoint.request"  # a file beside it: the learner saves
 STALE_AFTER_S = 5.0  # a learner that has not written for so long is taken for dead or stuck
 
 State = Literal[
-    "starting", "restoring", "connecting", "learning", "pausing", "blocked", "fenced", "stopping", "stopped", "failed"
+    "starting",
+    "restoring",
+    "connecting",
+    "learning",
+    "pausing",
+    "cooling",
+    "blocked",
+    "fenced",
+    "stopping",
+    "stopped",
+    "failed",
 ]
 
 

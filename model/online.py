@@ -156,6 +156,15 @@ class OnlineModel:
         _, embeddings = self._read(batch)
         return torch.from_numpy(embeddings)
 
+    def count_known(self, batch: Batch) -> NDArray[np.int64]:
+        """How many of each event's features have a row that an event ever moved. (B,)
+
+        A feature that was never seen counts as known where it shares the row of one that was.
+        """
+        known = np.flatnonzero(self._touched.take(batch.rows))
+        n_before = known.searchsorted(batch.offsets)
+        return n_before[1:] - n_before[:-1]
+
     def warm_up(self) -> None:
         """Compiles or loads the kernels, on tables of its own, so that the first event doesn't wait for them."""
         model = OnlineModel(Tables.create(ModelConfig(task=self.config.task, n_rows=2)))

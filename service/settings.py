@@ -144,10 +144,11 @@ class Settings(BaseSettings):
     )
     features_field: Annotated[str, EVENTS] = Field(
         "features",
-        description="Field that holds the features; empty: the whole event but the label and ignored fields.",
+        description="Field that holds the features; empty: the whole event but the label, weight, id, timestamp and "
+        "what is ignored.",
     )
     ignored_features: Annotated[Names, EVENTS] = Field(
-        (), description="Fields that are not features, separated by commas."
+        (), description="Names, paths (user.address) and patterns (debug_*) of what is no feature, separated by commas."
     )
     categorical_features: Annotated[Names, EVENTS] = Field(
         (), description="Patterns of features whose numbers are names only, such as *_id, separated by commas."
@@ -242,9 +243,9 @@ class Settings(BaseSettings):
         return EventFormat(
             label_field=self.label_field,
             features_field=self.features_field,
-            ignored_features=self.ignored_features,
             max_event_bytes=self.max_event_bytes,
             rules=FeatureRules(
+                ignored_features=self.ignored_features,
                 categorical_features=self.categorical_features,
                 numeric_features=self.numeric_features,
                 max_features=self.max_features,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flexihash.consumer.scan.book import UNDECIDED, find_in_book
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, ONCE, WEIGHT, find_role, is_new_name
 from flexihash.consumer.scan.text import QUOTE, end_of_string, skip_space
 from flexihash.consumer.scan.values import BOOLEAN, FRACTION, INTEGER, NULL, OTHER, STRING, read_value
@@ -23,7 +24,7 @@ class Limits(NamedTuple):
 
     Args:
         is_whole: the features are the whole event, not an object in it.
-        has_ignored: some name is IGNORED.
+        has_patterns: the book says which features are left out.
         needs_label: an event without a label is UNLABELLED, and its features are not kept.
         is_binary: labels are 0 or 1; else from `lowest` to `highest`.
         max_weight, max_features, max_name_bytes, max_event_bytes: an event beyond is left.
@@ -31,7 +32,7 @@ class Limits(NamedTuple):
     """
 
     is_whole: bool
-    has_ignored: bool
+    has_patterns: bool
     needs_label: bool
     is_binary: bool
     lowest: float
@@ -70,7 +71,7 @@ def add_features(found, n, name_hash, n_name, value, n_rows):  # type: ignore[no
 
 
 @inlined
-def scan_event(event, end, names, limits, slots, found, first):  # type: ignore[no-untyped-def]
+def scan_event(event, end, names, book, limits, slots, found, first):  # type: ignore[no-untyped-def]
     """Scans the message from `event` to `end`; its features go to `first` and after.
 
     Returns:
@@ -98,7 +99,7 @@ def scan_event(event, end, names, limits, slots, found, first):  # type: ignore[
         if c != COLON:
             return left
         c, i = skip_space(i + 1)
-        role = 0 if is_inside and not limits.has_ignored else find_role(name, n_name, names)
+        role = 0 if is_inside else find_role(name, n_name, names)
         if not is_inside:
             if role & met & ONCE:
                 return left
@@ -115,9 +116,15 @@ def scan_event(event, end, names, limits, slots, found, first):  # type: ignore[
             return left
         if (is_inside or limits.is_whole) and not role & IGNORED:
             h, tail = hash_name(name, name + n_name)
-            if n_name > limits.max_name_bytes or not is_new_name(event, name, n_name, h, tail, slots):
+            if n_name > limits.max_name_bytes:
                 return left
-            n = add_features(found, n, (h, tail), n_name, value, limits.n_rows)
+            if limits.has_patterns:
+                role |= find_in_book(name, n_name, h, tail, book)
+                met |= role & UNDECIDED
+            if not role & IGNORED:
+                if not is_new_name(event, name, n_name, h, tail, slots):
+                    return left
+                n = add_features(found, n, (h, tail), n_name, value, limits.n_rows)
         if role & LABEL and not is_inside and kind != NULL:
             if kind == STRING or not is_label(x, limits):
                 return left
@@ -138,6 +145,8 @@ def scan_event(event, end, names, limits, slots, found, first):  # type: ignore[
         c, i = skip_space(i + 1)
     c, i = skip_space(i + 1)
     if i != end or n - first > limits.max_features or not (limits.is_whole or met & FEATURES):
+        return left
+    if met & UNDECIDED:
         return left
     if limits.needs_label and not has_label:
         return UNLABELLED, first, label, weight

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flexihash.consumer.scan.book import NameBook
 from flexihash.consumer.scan.flat_events import Limits, scan_event
 from flexihash.consumer.scan.names import SLOT_BITS
 from flexihash.model.compiled import entry
@@ -46,8 +47,14 @@ class Addresses(NamedTuple):
     is_number: int
 
 
-def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], limits: Limits) -> Scanned:
+def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
     """Scans N messages; a missing one is LEFT. `names` is what `pack_names` gives."""
+    book.make_room()
+    scanned = _scan_once(messages, names, book, limits)
+    return _scan_once(messages, names, book, limits) if book.decide() else scanned
+
+
+def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
     present = [message or b"" for message in messages]
     starts = np.zeros(len(present) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1, out=starts[1:])
@@ -68,6 +75,7 @@ def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], limits: Lim
         starts.ctypes.data,
         len(present),
         names.ctypes.data,
+        book.addresses,
         limits,
         slots.ctypes.data,
         Addresses(*(array.ctypes.data for array in scanned)),
@@ -76,7 +84,7 @@ def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], limits: Lim
 
 
 @entry
-def scan_messages(buffer, starts, n_messages, names, limits, slots, found):  # type: ignore[no-untyped-def]
+def scan_messages(buffer, starts, n_messages, names, book, limits, slots, found):  # type: ignore[no-untyped-def]
     """Fills `found`; returns how many features there are. All but `n_messages` and `limits` are addresses.
 
     Message m lies from ``buffer + starts[m]`` up to the byte 0 before the next one.
@@ -85,7 +93,7 @@ def scan_messages(buffer, starts, n_messages, names, limits, slots, found):  # t
     for message in range(n_messages):
         begin = buffer + signed64(starts + 8 * message)
         end = buffer + signed64(starts + 8 * (message + 1)) - 1
-        outcome, n, label, weight = scan_event(begin, end, names, limits, slots, found, n)
+        outcome, n, label, weight = scan_event(begin, end, names, book, limits, slots, found, n)
         store(found.outcomes + message, np.uint8(outcome))
         store(found.offsets + 8 * (message + 1), n)
         store(found.labels + 8 * message, label)

@@ -24,7 +24,7 @@ from flexihash.model.checkpoint.manifest import (
     check_file,
     check_files,
     check_sizes,
-    first_difference,
+    find_differences,
     read_manifest,
 )
 
@@ -67,10 +67,10 @@ def _fill(path: Path, manifest: Manifest, into: Mapping[str, torch.Tensor]) -> d
     record = manifest.files[MODEL_FILE]
     with (path / MODEL_FILE).open("rb", buffering=0) as stream:
         head, entries = _read_header(stream)
-        if difference := first_difference(_layout(into), {name: entry.layout for name, entry in entries.items()}):
+        layout = {name: entry.layout for name, entry in entries.items()}
+        if differences := list(find_differences(_layout(into), layout)):
             check_file(path, MODEL_FILE, record)  # a damaged header describes anything
-            name, wanted, found = difference
-            raise CheckpointMismatch(path, f"tensor {name}", wanted, found)
+            raise CheckpointMismatch(path, [one._replace(field=f"tensor {one.field}") for one in differences])
         in_order = sorted(entries, key=lambda name: entries[name].data_offsets)
         blocks = [block for name in in_order for block in _blocks(into[name])]
         if _read_blocks(stream, head, blocks) != record:
