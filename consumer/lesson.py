@@ -144,7 +144,7 @@ class Lesson:
             message = "learning from it would leave the range of float32; nothing of it was learned"
             self._reject(fetch.record(int(index)), "learn", "not_finite", message)
         self.unlabelled += decoded.n_unlabelled
-        self.outcomes.count_unlabelled(decoded.n_unlabelled)
+        self.outcomes.count_unlabelled(len(fetch) - len(decoded.kept) - len(decoded.rejections))  # and taught nothing
         self.advance(fetch)
 
     def _reject(self, record: Record, stage: str, reason: str, message: str) -> None:

@@ -104,7 +104,7 @@ class Learner:
             fence = Fence(settings.kafka_topic, settings.group_id)
             stack.callback(fence.close)
             store = CheckpointStore(settings.checkpoints, settings.retention, _confirm_before_rename(fence))
-            decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
+            decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows, not settings.embeddings)
             laps = _Laps()
             model, loaded = self._restore(directory, store, decoder, is_fresh, laps)
             loop = self._compose(model, decoder, store, fence, stack)

@@ -15,6 +15,7 @@ from pydantic_settings import NoDecode
 
 from flexihash.consumer.consumer_errors import ConnectionSettingsError
 from flexihash.consumer.kafka.tls import check_certificates
+from flexihash.model.config import EMBEDDING_DIMS
 
 MAX_KAFKA_LENGTH = 249  # of a topic's name
 MAX_TOPIC_LENGTH = 245  # so that ".dlq" can be appended for the dead letters
@@ -70,6 +71,12 @@ def _check_letters(pattern: str) -> str:
     if pattern and (pattern == TOPIC_PLACE or not re.fullmatch(r"[a-zA-Z0-9._-]*\{topic\}[a-zA-Z0-9._-]*", pattern)):
         raise ValueError(f"must be a name with {TOPIC_PLACE} and more in it, such as {TOPIC_PLACE}.dlq, or empty")
     return pattern
+
+
+def _check_dim(dim: int) -> int:
+    if dim not in EMBEDDING_DIMS:
+        raise ValueError(f"must be one of {', '.join(map(str, EMBEDDING_DIMS))}")
+    return dim
 
 
 def _check_rows(n_rows: int) -> int:
@@ -140,6 +147,7 @@ Token = Annotated[Secret, AfterValidator(_check_token)]
 Servers = Annotated[str, AfterValidator(_check_servers), Metavar("HOST:PORT")]
 TopicName = Annotated[str, AfterValidator(_check_topic)]
 LetterTopic = Annotated[str, AfterValidator(_check_letters)]
+EmbeddingDim = Annotated[int, AfterValidator(_check_dim)]
 Rows = Annotated[int, Field(ge=2, le=1 << 30), AfterValidator(_check_rows)]
 Client = Annotated[Literal["kafka-python", "confluent"], AfterValidator(_check_client)]
 File = Annotated[Path | None, EMPTY_IS_NONE, AfterValidator(_check_file)]

@@ -26,6 +26,7 @@ from flexihash.service.setting_types import (
     TOPIC_PLACE,
     Certificates,
     Client,
+    EmbeddingDim,
     File,
     LetterTopic,
     Names,
@@ -138,6 +139,12 @@ class Settings(BaseSettings):
         description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 160 bytes.",
     )
     seed: Annotated[int, MODEL] = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
+    embeddings: Annotated[bool, MODEL] = Field(
+        False, description="Learn embeddings of features from their company, without labels, beside the predictions."
+    )
+    embedding_dim: Annotated[EmbeddingDim, MODEL] = Field(
+        16, description="Size of these embeddings: 8, 16, 32 or 64; a row takes 4 bytes for each, and 16 more."
+    )
 
     label_field: Annotated[str, EVENTS] = Field(
         "label", min_length=1, description="Field of an event that holds the label."
@@ -232,7 +239,7 @@ class Settings(BaseSettings):
     @property
     def model(self) -> ModelConfig:
         """What the model is made of."""
-        return ModelConfig(task=self.task, quantile=self.quantile, n_rows=self.n_rows, seed=self.seed)
+        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.__struct_fields__})
 
     @property
     def event_format(self) -> EventFormat:
