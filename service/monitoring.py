@@ -17,7 +17,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flexihash.consumer.status import CheckpointStatus, LearnerStatus
+from flexihash.consumer.outcomes import REASONS
+from flexihash.consumer.status import UNLABELLED, CheckpointStatus, LearnerStatus
 from flexihash.service.memory import Memory
 from flexihash.service.problems import Problem, render_problem, unavailable
 
@@ -93,10 +94,16 @@ def _describe_progress(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
 
 
 def _describe_rejections(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
-    rejected = _family("rejected_events", "Events that could not be learned so far, by reason.", "reason")
-    for reason, n_events in sorted(status.rejected.items()):
-        rejected.add_metric([reason], n_events)
-    yield rejected
+    if status.tables is not None:  # until the checkpoint is restored, what it has counted is not known
+        rejected = _family("rejected_events", "Events that could not be learned so far, by reason.", "reason")
+        for reason, n_events in sorted((dict.fromkeys(REASONS, 0) | status.rejected).items()):
+            rejected.add_metric([reason], n_events)
+        yield rejected
+    text = "1 while most of the last 1,000 records teach nothing, with the most frequent reason; else 0."
+    fruitless = _family("fruitless", text, "reason")
+    for reason in sorted({*REASONS, UNLABELLED, *status.recent.untaught}):
+        fruitless.add_metric([reason], float(status.recent.is_fruitless and reason == status.recent.reason))
+    yield fruitless
     letters = status.dead_letters
     yield _gauge("dead_letters_waiting", "Dead letters in memory, on their way to the broker.", letters.waiting)
     yield _gauge("dead_letters_spilled", "Dead letters on the disk, as the broker did not take them.", letters.spilled)

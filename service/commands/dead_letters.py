@@ -106,7 +106,7 @@ class Replayed(Outcome):
             say(console, f"{self.left_out:,} left out: the model of {self.checkpoint} has read them since, or will")
 
 
-@takes("topic", "bootstrap_servers", "checkpoint_dir")
+@takes("topic", "dead_letter_topic", "bootstrap_servers", "checkpoint_dir")
 def dead_letters(
     reason: Annotated[
         str | None, typer.Option("--reason", help="Only letters of this reason.", metavar="REASON")
@@ -125,9 +125,12 @@ def dead_letters(
     that was killed. What the model of the newest checkpoint has read anew since its letter was written, or will, is
     left out: it would be learned twice.
     """
+    from flexihash.service.service_errors import SettingsError
     from flexihash.service.settings import load_settings
 
     settings = load_settings(**options)
+    if not settings.dead_letter_topic:
+        raise SettingsError("FLEXIHASH_DEAD_LETTER_TOPIC is empty, so no letters are kept; name that of older ones")
     settings.check_former_checkpoints()
     if replay:
         _replay(settings, reason, as_json)
