@@ -212,7 +212,7 @@ def learn_file(
         CheckpointError: the checkpoint cannot be gone on from.
     """
     model = OnlineModel(Tables.create(model_config))
-    decoder = EventDecoder(event_format, model_config.task, model_config.n_rows)
+    decoder = EventDecoder(event_format, model_config.task, model_config.n_rows, not model_config.embeddings)
     source, rejected = FileSource(path), _Rejected(path, event_format.label_field, model_config.task)
     lesson, standing = Lesson(model, decoder, rejected), Standing(model, source)
     with ExitStack() as stack:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -82,17 +82,23 @@ class Lesson:
             where = f"{topic}[{poison.partition}]@{poison.offset}"
             _logger.error("%s made the learner die again and again: from now on it is a dead letter", where)
 
-    def apply(self, fetch: Fetch) -> None:
-        """Learns from one fetch, and moves its partition's position past it."""
+    def split(self, fetch: Fetch) -> Iterable[Fetch]:
+        """The fetch in parts, to be applied in turn."""
+        return self._guard.split(fetch) if self._guard is not None else (fetch,)
+
+    def needs_rest(self, part: Fetch) -> bool:
+        """Whether something may have to pass before a part is applied: a learner was killed that applied it alone."""
+        return self._guard is not None and self._guard.needs_rest(part)
+
+    def apply(self, part: Fetch) -> None:
+        """Learns from one part, and moves its partition's position past it."""
         if self._guard is None:
-            self._apply(fetch)
-            return
-        for part in self._guard.split(fetch):
-            if self._guard.is_poison(part):
-                message = "the learner died each time that it was about to learn from it"
-                self._reject(part.record(0), "learn", "poison", message)
-                self.advance(part)
-                continue
+            self._apply(part)
+        elif self._guard.is_poison(part):
+            message = "the learner died each time that it was about to learn from it"
+            self._reject(part.record(0), "learn", "poison", message)
+            self.advance(part)
+        else:
             with self._guard.applying(part):
                 self._apply(part)
 
@@ -137,7 +143,7 @@ def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str
         **msgspec.to_builtins(config),
         "label_field": format.label_field,
         "features_field": format.features_field,
-        "ignored_features": list(format.ignored_features),
+        "ignored_features": list(format.rules.ignored_features),
         "categorical_features": list(format.rules.categorical_features),
         "numeric_features": list(format.rules.numeric_features),
     }

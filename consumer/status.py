@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +11,22 @@ import msgspec
 from flexihash.model import durable
 
 STATUS_FILE = "status.json"
+STATUS_MODE = 0o600
 CHECKPOINT_REQUEST = "checkpoint.request"  # a file beside it: the learner saves when it sees it, and removes it first
 STALE_AFTER_S = 5.0  # a learner that has not written for so long is taken for dead or stuck
 
 State = Literal[
-    "starting", "restoring", "connecting", "learning", "pausing", "blocked", "fenced", "stopping", "stopped", "failed"
+    "starting",
+    "restoring",
+    "connecting",
+    "learning",
+    "pausing",
+    "cooling",
+    "blocked",
+    "fenced",
+    "stopping",
+    "stopped",
+    "failed",
 ]
 
 
@@ -87,10 +97,14 @@ class LearnerStatus(msgspec.Struct, kw_only=True):
 
 
 def write_status(directory: Path, status: LearnerStatus) -> None:
-    """Replace the status file in `directory`; readers see the old one or the new one, never half."""
+    """Replace the status file in `directory`; readers see the old one or the new one, never half.
+
+    Raises:
+        OSError: it could not be written; the old one is there still.
+    """
     status.updated_at = time.time()
-    beside = directory / f".{STATUS_FILE}.{os.getpid()}"
-    durable.replace_unforced(directory / STATUS_FILE, msgspec.json.encode(status), beside)
+    content, beside = msgspec.json.encode(status), directory / f".{STATUS_FILE}"
+    durable.replace(directory / STATUS_FILE, content, beside, STATUS_MODE, is_forced=False)
 
 
 def read_status(directory: Path) -> LearnerStatus | None:

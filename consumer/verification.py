@@ -70,7 +70,9 @@ def verify_checkpoint(
     """
     tensors, manifest = read(path)
     model = OnlineModel(Tables.create(config))
-    lesson = Lesson(model, EventDecoder(format, config.task, config.n_rows), _NoLetters())
+    lesson = Lesson(
+        model, EventDecoder(format, config.task, config.n_rows, needs_label=not config.embeddings), _NoLetters()
+    )
     until = {int(key.rpartition(":")[2]): position for key, position in manifest.positions.items()}
     _begin(lesson, source, manifest, until, older)
     is_ordered = len(until) == 1

@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from flexihash.service.connections import BoundedProtocol
+from flexihash.service.heading import HeadAsGet
 from flexihash.service.logs import configure_logs
 from flexihash.service.monitoring import RequestObserver
 from flexihash.service.openapi import DocumentedApp
@@ -49,9 +50,11 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_follow_memory,
         docs_url=None,  # FastAPI's loads scripts from elsewhere; ours is in `service.pages`
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
     )
     app.state.parts = parts
+    app.add_middleware(HeadAsGet)
     app.add_middleware(RequestObserver, request_seconds=parts.metrics.request_seconds)
     app.include_router(pages)
     include_routes(app)

@@ -4,8 +4,8 @@ ServiceError
 ├── SettingsError         settings that cannot be used (service.settings)
 ├── AddressError          the address to listen on cannot be had (service.supervisor)
 ├── EmbeddedBrokerError   the embedded broker cannot be had (service.embedded_broker)
-├── LearnerBusy           another learner holds the memory folder or that of the checkpoints (service.learner)
-├── FolderError           such a folder cannot be written (service.learner)
+├── LearnerBusy           another learner holds the memory folder or that of the checkpoints (service.folders)
+├── FolderError           such a folder cannot be written, or is not ours alone (service.folders)
 ├── FormerCheckpoints     checkpoints lie where the default folder was once (service.settings)
 ├── DemoError             the demo cannot go on (service.family)
 └── Problem               an error that an HTTP client is told of (service.problems)
@@ -33,7 +33,7 @@ class LearnerBusy(ServiceError):
 
 
 class FolderError(ServiceError):
-    """The memory folder or that of the checkpoints cannot be written; names it, its setting and the reason."""
+    """The memory folder or that of the checkpoints cannot be used; names it, its setting and the reason."""
 
 
 class FormerCheckpoints(ServiceError):

@@ -14,6 +14,7 @@ from pydantic_settings import NoDecode
 
 from flexihash.consumer.consumer_errors import ConnectionSettingsError
 from flexihash.consumer.kafka.tls import check_certificates
+from flexihash.model.config import EMBEDDING_DIMS
 
 MAX_TOPIC_LENGTH = 245  # Kafka takes 249 characters, and ".dlq" is appended for the dead letters
 
@@ -60,6 +61,12 @@ def _check_topic(topic: str) -> str:
     if not re.fullmatch(rf"[a-zA-Z0-9._-]{{1,{MAX_TOPIC_LENGTH}}}", topic) or topic in (".", ".."):
         raise ValueError(f"must be 1 to {MAX_TOPIC_LENGTH} letters, digits, dots, underscores and hyphens")
     return topic
+
+
+def _check_dim(dim: int) -> int:
+    if dim not in EMBEDDING_DIMS:
+        raise ValueError(f"must be one of {', '.join(map(str, EMBEDDING_DIMS))}")
+    return dim
 
 
 def _check_rows(n_rows: int) -> int:
@@ -112,6 +119,7 @@ Secret = Annotated[SecretStr | None, EMPTY_IS_NONE]
 Token = Annotated[Secret, AfterValidator(_check_token)]
 Servers = Annotated[str, AfterValidator(_check_servers), Metavar("HOST:PORT")]
 TopicName = Annotated[str, AfterValidator(_check_topic)]
+EmbeddingDim = Annotated[int, AfterValidator(_check_dim)]
 Rows = Annotated[int, Field(ge=2, le=1 << 30), AfterValidator(_check_rows)]
 Client = Annotated[Literal["kafka-python", "confluent"], AfterValidator(_check_client)]
 File = Annotated[Path | None, EMPTY_IS_NONE, AfterValidator(_check_file)]

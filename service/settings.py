@@ -23,6 +23,7 @@ from flexihash.service.setting_types import (
     EMPTY_IS_NONE,
     Certificates,
     Client,
+    EmbeddingDim,
     File,
     Names,
     OptionalFolder,
@@ -130,16 +131,23 @@ class Settings(BaseSettings):
         description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 160 bytes.",
     )
     seed: Annotated[int, MODEL] = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
+    embeddings: Annotated[bool, MODEL] = Field(
+        False, description="Learn embeddings of features from their company, without labels, beside the predictions."
+    )
+    embedding_dim: Annotated[EmbeddingDim, MODEL] = Field(
+        16, description="Size of these embeddings: 8, 16, 32 or 64; a row takes 4 bytes for each, and 16 more."
+    )
 
     label_field: Annotated[str, EVENTS] = Field(
         "label", min_length=1, description="Field of an event that holds the label."
     )
     features_field: Annotated[str, EVENTS] = Field(
         "features",
-        description="Field that holds the features; empty: the whole event but the label and ignored fields.",
+        description="Field that holds the features; empty: the whole event but the label, weight, id, timestamp and "
+        "what is ignored.",
     )
     ignored_features: Annotated[Names, EVENTS] = Field(
-        (), description="Fields that are not features, separated by commas."
+        (), description="Names, paths (user.address) and patterns (debug_*) of what is no feature, separated by commas."
     )
     categorical_features: Annotated[Names, EVENTS] = Field(
         (), description="Patterns of features whose numbers are names only, such as *_id, separated by commas."
@@ -214,7 +222,7 @@ class Settings(BaseSettings):
     @property
     def model(self) -> ModelConfig:
         """What the model is made of."""
-        return ModelConfig(task=self.task, quantile=self.quantile, n_rows=self.n_rows, seed=self.seed)
+        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.__struct_fields__})
 
     @property
     def event_format(self) -> EventFormat:
@@ -225,9 +233,9 @@ class Settings(BaseSettings):
         return EventFormat(
             label_field=self.label_field,
             features_field=self.features_field,
-            ignored_features=self.ignored_features,
             max_event_bytes=self.max_event_bytes,
             rules=FeatureRules(
+                ignored_features=self.ignored_features,
                 categorical_features=self.categorical_features,
                 numeric_features=self.numeric_features,
                 max_features=self.max_features,

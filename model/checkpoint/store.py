@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import shutil
 import threading
@@ -277,16 +276,19 @@ class CheckpointStore:
     def _paths(self, *, damaged: bool = False) -> Sequence[Path]:
         """Folders named as checkpoints, newest first; those set aside only where `damaged`."""
         try:
-            entries = [Path(entry.path) for entry in os.scandir(self.directory) if entry.is_dir()]
-        except FileNotFoundError:
-            return []
+            paths = [path for path in self._named() if path.is_dir()]
         except OSError as cause:
             raise CheckpointUnreadable(self.directory, cause) from cause
-        paths = [path for path in entries if _counter(path) and (damaged or not path.name.endswith(_DAMAGED))]
-        return sorted(paths, key=_counter, reverse=True)
+        return [path for path in paths if damaged or not path.name.endswith(_DAMAGED)]
+
+    def _named(self) -> Sequence[Path]:
+        """All that is named as a checkpoint or as one set aside, the highest counter first, whatever it is."""
+        if not self.directory.exists():
+            return []
+        return sorted(filter(_counter, self.directory.iterdir()), key=_counter, reverse=True)
 
     def _last_counter(self) -> int:
-        return max(map(_counter, self._paths(damaged=True)), default=0)
+        return max(map(_counter, self._named()), default=0)
 
     def _describe(self, path: Path) -> CheckpointInfo | None:
         """One line of the list; None where a save removed it meanwhile."""
@@ -300,8 +302,11 @@ class CheckpointStore:
         return CheckpointInfo(path, manifest, None)
 
     def _set_aside(self, path: Path, reason: str) -> SetAside:
+        aside = path.with_name(path.name + _DAMAGED)
         try:
-            aside = path.rename(path.with_name(path.name + _DAMAGED))
+            if aside.is_symlink() or aside.is_file():
+                aside.unlink()
+            path.rename(aside)
             durable.sync(self.directory)
         except OSError as cause:
             raise CheckpointWriteError(path, cause) from cause
@@ -322,7 +327,15 @@ class CheckpointStore:
     def _remove_hidden(self) -> None:
         for path in self.directory.iterdir():
             if path.name.startswith((_SAVING, _REMOVING)):
-                shutil.rmtree(path)
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder with all that is in it, or anything else by its name: what a link leads to is not ours."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _counter(path: Path) -> int:

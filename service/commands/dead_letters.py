@@ -77,8 +77,11 @@ class Letters(Outcome):
         for reason, one in self.reasons.items():
             console.print()
             say(console, f"{reason}: {one.letters:,} letters, {one.replayed:,} replayed", "bold")
-            if one.samples:
+            if one.samples and console.is_terminal:
                 console.print(_draw_samples(one.samples))
+            else:  # a line each, for grep and awk; rich makes blanks of tabs
+                for sample in one.samples:
+                    print(reason, *_cells(sample), sep="\t", file=console.file)
         if spilled := self.spilled.letters:
             counts = ", ".join(f"{reason} {n:,}" for reason, n in self.spilled.reasons.items())
             console.print()
@@ -99,7 +102,9 @@ class Replayed(Outcome):
 
 @takes("topic", "bootstrap_servers", "checkpoint_dir")
 def dead_letters(
-    reason: Annotated[str | None, typer.Option(help="Only letters of this reason.", metavar="REASON")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Only letters of this reason.", metavar="REASON")
+    ] = None,
     limit: Annotated[int, typer.Option(help="Samples of each reason, the newest.", min=0)] = 3,
     replay: Annotated[
         bool, typer.Option("--replay", help="Publish the records of the letters again, after a fix; each only once.")
@@ -209,10 +214,14 @@ def _draw_samples(samples: list[Sample]) -> Table:
     for heading in ("origin", "time, UTC", "message", "value"):
         table.add_column(heading, overflow="fold")
     for sample in samples:
-        origin = f"{sample.topic}[{sample.partition}]@{sample.offset}"
-        cells = (origin, _describe_time(sample.timestamp), sample.message, _describe_value(sample))
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, _cells(sample)))
     return table
+
+
+def _cells(sample: Sample) -> tuple[str, str, str, str]:
+    """Origin, time, message and value, for people."""
+    origin = f"{sample.topic}[{sample.partition}]@{sample.offset}"
+    return origin, _describe_time(sample.timestamp), sample.message, _describe_value(sample)
 
 
 def _describe_time(timestamp_ms: int) -> str:

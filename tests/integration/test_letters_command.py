@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,20 @@ def test_reasons_are_counted_and_sampled(broker: KafkaConnection, topic: str, tm
     assert "bad_label: 1 letters, 0 replayed" in out
     assert "not_json:" not in out
     assert "\x1b[2J" not in out
+
+
+def test_in_a_pipe_each_letter_is_a_line(broker: KafkaConnection, topic: str, tmp_path: Path) -> None:
+    reject(broker, topic, ("not_json", b"x" * 300), ("bad_label", b"a\tb\nc"), ("not_json", None))
+    code, out, err = run(broker, topic, tmp_path)
+    time_utc = datetime.fromtimestamp(NOW_MS // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    message = r"\x1b[2Jof"
+    assert (code, err) == (0, "")
+    assert [line.split("\t") for line in out.splitlines() if "\t" in line] == [
+        ["not_json", f"{topic}[0]@0", time_utc, f"{message} not_json", "x" * 80 + "... and 220 bytes"],
+        ["not_json", f"{topic}[0]@2", time_utc, f"{message} not_json", "null"],
+        ["bad_label", f"{topic}[0]@1", time_utc, f"{message} bad_label", r"a\tb\nc"],
+    ]
+    assert len(out.splitlines()) == 8  # a headline, and for each reason an empty line and a heading
 
 
 def test_a_replay_comes_once_and_byte_for_byte(broker: KafkaConnection, topic: str, tmp_path: Path) -> None:
