@@ -11,6 +11,7 @@ import numpy as np
 
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.guard import PoisonGuard
+from flexihash.consumer.outcomes import Outcomes
 from flexihash.consumer.records import Fetch, Record
 from flexihash.consumer.status import DeadLettersStatus
 from flexihash.consumer.wire import EventFormat
@@ -47,6 +48,16 @@ class Letters(Protocol):
         """
 
 
+class NoLetters(Letters):
+    """Keeps none: what is rejected is counted, and no more."""
+
+    def send(self, record: Record, stage: str, reason: str, message: str) -> None:
+        """Lets go of it."""
+
+    def flush(self, timeout_s: float) -> None:
+        """There is nothing to wait for."""
+
+
 class Lesson:
     """Teaches a model, fetch by fetch. The numbers are those of `consumer.loop`.
 
@@ -58,6 +69,7 @@ class Lesson:
     Attributes:
         rejected: records rejected so far, by reason.
         unlabelled: valid events so far that had no label.
+        outcomes: of the last records.
     """
 
     def __init__(
@@ -67,6 +79,7 @@ class Lesson:
         self.letters = letters
         self.rejected: dict[str, int] = {}
         self.unlabelled = 0
+        self.outcomes = Outcomes()
         self.configuration = describe_configuration(model.config, decoder.format)
         self._decoder = decoder
         self._guard = guard
@@ -104,11 +117,13 @@ class Lesson:
 
     def advance(self, fetch: Fetch) -> None:
         """Moves the position of a fetch's partition past it."""
+        self.outcomes.pass_records(len(fetch))
         self.model.advance(fetch.partition, fetch.position, fetch.record(len(fetch) - 1).digest())
 
     def count(self, reason: str, n_records: int) -> None:
         """Adds to the rejected ones."""
         self.rejected[reason] = self.rejected.get(reason, 0) + n_records
+        self.outcomes.count_rejected(reason, n_records)
 
     def describe(self) -> dict[str, Any]:
         """What a checkpoint's manifest says of the lesson so far: the model's metrics, and the counts."""
@@ -129,6 +144,7 @@ class Lesson:
             message = "learning from it would leave the range of float32; nothing of it was learned"
             self._reject(fetch.record(int(index)), "learn", "not_finite", message)
         self.unlabelled += decoded.n_unlabelled
+        self.outcomes.count_unlabelled(len(fetch) - len(decoded.kept) - len(decoded.rejections))  # and taught nothing
         self.advance(fetch)
 
     def _reject(self, record: Record, stage: str, reason: str, message: str) -> None:

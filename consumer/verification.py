@@ -12,9 +12,9 @@ import torch
 
 from flexihash.consumer.consumer_errors import PositionOutOfRange
 from flexihash.consumer.decoding import EventDecoder
-from flexihash.consumer.lesson import Lesson, Letters
+from flexihash.consumer.lesson import Lesson, NoLetters
 from flexihash.consumer.loop import REFRESH_S
-from flexihash.consumer.records import Fetch, Record, Source
+from flexihash.consumer.records import Fetch, Source
 from flexihash.consumer.standing import Standing, check_identity
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.checkpoint.manifest import Manifest
@@ -71,7 +71,7 @@ def verify_checkpoint(
     tensors, manifest = read(path)
     model = OnlineModel(Tables.create(config))
     lesson = Lesson(
-        model, EventDecoder(format, config.task, config.n_rows, needs_label=not config.embeddings), _NoLetters()
+        model, EventDecoder(format, config.task, config.n_rows, needs_label=not config.embeddings), NoLetters()
     )
     until = {int(key.rpartition(":")[2]): position for key, position in manifest.positions.items()}
     _begin(lesson, source, manifest, until, older)
@@ -89,16 +89,6 @@ def verify_checkpoint(
             *_compare_counts(lesson, manifest),
         ],
     )
-
-
-class _NoLetters(Letters):
-    """What was rejected is in the dead letters already."""
-
-    def send(self, record: Record, stage: str, reason: str, message: str) -> None:
-        pass
-
-    def flush(self, timeout_s: float) -> None:
-        pass
 
 
 def _begin(lesson: Lesson, source: Source, manifest: Manifest, until: Mapping[int, int], older: Path | None) -> None:

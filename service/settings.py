@@ -16,15 +16,19 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.tls import check_identity
+from flexihash.consumer.letters import TOPIC_SUFFIX
 from flexihash.model.config import ModelConfig
 from flexihash.model.tasks import Task
 from flexihash.service.service_errors import FormerCheckpoints, SettingsError
 from flexihash.service.setting_types import (
     EMPTY_IS_NONE,
+    MAX_KAFKA_LENGTH,
+    TOPIC_PLACE,
     Certificates,
     Client,
     EmbeddingDim,
     File,
+    LetterTopic,
     Names,
     OptionalFolder,
     Panel,
@@ -34,6 +38,7 @@ from flexihash.service.setting_types import (
     Text,
     Token,
     TopicName,
+    explain_allowed,
     explain_refusal,
 )
 
@@ -79,8 +84,11 @@ class Settings(BaseSettings):
     bootstrap_servers: Annotated[Servers, KAFKA] = Field(
         "localhost:9092", description="Kafka brokers, host:port, separated by commas."
     )
-    topic: Annotated[TopicName, KAFKA] = Field(
-        "events", description="Topic of the events; dead letters go to the topic of this name with .dlq after it."
+    topic: Annotated[TopicName, KAFKA] = Field("events", description="Topic of the events.")
+    dead_letter_topic: Annotated[LetterTopic, KAFKA] = Field(
+        TOPIC_PLACE + TOPIC_SUFFIX,
+        description="Topic of the records that cannot be learned from, {topic} being the name of theirs; empty: they "
+        "are counted, and not kept.",
     )
     group_id: Annotated[str, KAFKA] = Field(
         "flexihash", min_length=1, description="Consumer group whose offsets show the lag."
@@ -219,6 +227,15 @@ class Settings(BaseSettings):
             raise ValueError("FLEXIHASH_SSL_CERTFILE and FLEXIHASH_SSL_KEYFILE go together: set both, or neither")
         return self
 
+    @model_validator(mode="after")
+    def _check_letter_topic(self) -> Self:
+        if len(self.letter_topic) > MAX_KAFKA_LENGTH:
+            raise ValueError(
+                f"{PREFIX}DEAD_LETTER_TOPIC={self.dead_letter_topic} makes {len(self.letter_topic)} characters with the"
+                f" topic's name, and Kafka takes {MAX_KAFKA_LENGTH}"
+            )
+        return self
+
     @property
     def model(self) -> ModelConfig:
         """What the model is made of."""
@@ -263,7 +280,12 @@ class Settings(BaseSettings):
         """The topic that is learned, where the brokers are."""
         from flexihash.consumer.kafka.topic import Topic
 
-        return Topic(self.connection, self.topic)
+        return Topic(self.connection, self.topic, self.letter_topic)
+
+    @property
+    def letter_topic(self) -> str:
+        """Name of the topic of dead letters; empty where none are kept."""
+        return self.dead_letter_topic.replace(TOPIC_PLACE, self.topic)
 
     @property
     def dead_letter_dir(self) -> Path:
@@ -348,23 +370,7 @@ def _explain(details: ErrorDetails, given: Mapping[str, Any]) -> str:
     is_secret = SecretStr in (field.annotation, *get_args(field.annotation))
     value = "(not shown)" if is_secret else _to_text(details["input"])
     setting = f"--{name.replace('_', '-')} {value}" if name in given else f"{_env_name(name)}={value}"
-    return f"{setting}: {_explain_allowed(details)}"
-
-
-def _explain_allowed(details: ErrorDetails) -> str:
-    match details["type"]:
-        case "value_error":
-            return str(details["ctx"]["error"])
-        case "int_parsing" | "int_type" | "int_from_float":
-            return "must be a whole number"
-        case "float_parsing" | "float_type":
-            return "must be a number"
-        case "bool_parsing" | "bool_type":
-            return "must be true or false"
-        case "string_too_short":
-            return "must not be empty"
-        case _:
-            return details["msg"].replace("Input should be", "must be")
+    return f"{setting}: {explain_allowed(details)}"
 
 
 def _env_name(name: str) -> str:

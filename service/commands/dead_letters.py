@@ -100,7 +100,7 @@ class Replayed(Outcome):
         say(console, f"{self.replayed:,} events published to {self.topic} again")
 
 
-@takes("topic", "bootstrap_servers", "checkpoint_dir")
+@takes("topic", "dead_letter_topic", "bootstrap_servers", "checkpoint_dir")
 def dead_letters(
     reason: Annotated[
         str | None, typer.Option("--reason", help="Only letters of this reason.", metavar="REASON")
@@ -118,9 +118,12 @@ def dead_letters(
     in the dead-letter topic, in one transaction with them: a second call publishes none of them again, even after one
     that was killed.
     """
+    from flexihash.service.service_errors import SettingsError
     from flexihash.service.settings import load_settings
 
     settings = load_settings(**options)
+    if not settings.dead_letter_topic:
+        raise SettingsError("FLEXIHASH_DEAD_LETTER_TOPIC is empty, so no letters are kept; name that of older ones")
     settings.check_former_checkpoints()
     if replay:
         _replay(settings, reason, as_json)

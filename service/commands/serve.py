@@ -29,6 +29,7 @@ class Serving(Outcome):
 
 @takes(
     "topic",
+    "dead_letter_topic",
     "bootstrap_servers",
     "group_id",
     "create_topic",

@@ -147,6 +147,12 @@ def test_wrong_setting_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     )
 
 
+def test_dead_letters_that_are_not_kept_cannot_be_shown(run: Run) -> None:
+    code, out, err = run("dead-letters", "--dead-letter-topic", "")
+    assert (code, out) == (2, "")
+    assert err == "flexihash: FLEXIHASH_DEAD_LETTER_TOPIC is empty, so no letters are kept; name that of older ones\n"
+
+
 def test_port_in_use_is_one_line() -> None:
     """In a process of its own, since `serve` takes over the logs of its process."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
