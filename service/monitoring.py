@@ -21,8 +21,8 @@ from flexihash.consumer.outcomes import REASONS
 from flexihash.consumer.status import UNLABELLED, CheckpointStatus, LearnerStatus
 from flexihash.service.memory import Memory
 from flexihash.service.problems import Problem, render_problem, unavailable
+from flexihash.service.shared_metrics import FOLDER_VARIABLE
 
-MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own: a folder that all workers write to
 CLIENT_GONE = 499  # nginx's number, in the metrics only: nobody is left to answer
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 SECURITY_HEADERS = {  # of every answer that has no other
@@ -55,7 +55,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self._gather() if os.environ.get(MULTIPROCESS_VARIABLE) else self._registry)
+        return generate_latest(self._gather() if os.environ.get(FOLDER_VARIABLE) else self._registry)
 
     def _gather(self) -> CollectorRegistry:
         registry = CollectorRegistry()
