@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.guard import PoisonGuard
+from flexihash.consumer.history import History, read_history
 from flexihash.consumer.outcomes import Outcomes
 from flexihash.consumer.records import Fetch, Record
 from flexihash.consumer.status import DeadLettersStatus
@@ -28,6 +30,11 @@ class Letters(Protocol):
     def status(self) -> DeadLettersStatus:
         """How many are not where they belong."""
         return DeadLettersStatus()
+
+    @property
+    def written(self) -> dict[str, int]:
+        """How many letters were written so far, by the name of who wrote them."""
+        return {}
 
     def has_room(self) -> bool:
         """Whether another fetch's records may be sent; else a flush has to come first."""
@@ -65,15 +72,22 @@ class Lesson:
         model: over tables that nobody else writes.
         letters: where rejected records go.
         guard: finds records that make the learner die; None where nobody would start it again.
+        skip_until: records before these offsets are passed, by partition.
 
     Attributes:
         rejected: records rejected so far, by reason.
         unlabelled: valid events so far that had no label.
+        history: what the model has made of the log beside that.
         outcomes: of the last records.
     """
 
     def __init__(
-        self, model: OnlineModel, decoder: EventDecoder, letters: Letters, guard: PoisonGuard | None = None
+        self,
+        model: OnlineModel,
+        decoder: EventDecoder,
+        letters: Letters,
+        guard: PoisonGuard | None = None,
+        skip_until: Mapping[int, int] | None = None,
     ) -> None:
         self.model = model
         self.letters = letters
@@ -82,15 +96,20 @@ class Lesson:
         self.outcomes = Outcomes()
         self.configuration = describe_configuration(model.config, decoder.format)
         self._decoder = decoder
+        self.history = History()
         self._guard = guard
+        self._skip_until = skip_until or {}
+        self._topic = ""
 
     def resume(self, metrics: Mapping[str, Any]) -> None:
         """Goes on counting from what `describe` gave."""
         self.rejected = dict(metrics.get("rejected", {}))
         self.unlabelled = int(metrics.get("unlabelled", 0))
+        self.history = read_history(metrics)
 
     def begin(self, topic: str, topic_id: str | None) -> None:
         """Names the topic whose records come from here on; `topic_id` is None where a broker gives none."""
+        self._topic = topic
         if self._guard is not None and (poison := self._guard.begin(topic_id or topic)):
             where = f"{topic}[{poison.partition}]@{poison.offset}"
             _logger.error("%s made the learner die again and again: from now on it is a dead letter", where)
@@ -104,7 +123,15 @@ class Lesson:
         return self._guard is not None and self._guard.needs_rest(part)
 
     def apply(self, part: Fetch) -> None:
-        """Learns from one part, and moves its partition's position past it."""
+        """Learns from one part, but for what is to be skipped, and moves its partition's position past it."""
+        self.history.begin(f"{self._topic}:{part.partition}", part)
+        n_skipped = bisect_left(part.offsets, self._skip_until.get(part.partition, 0))
+        if n_skipped:
+            self._skip(part.cut(0, n_skipped))
+        if n_skipped < len(part):
+            self._apply_guarded(part.cut(n_skipped, len(part)) if n_skipped else part)
+
+    def _apply_guarded(self, part: Fetch) -> None:
         if self._guard is None:
             self._apply(part)
         elif self._guard.is_poison(part):
@@ -120,6 +147,13 @@ class Lesson:
         self.outcomes.pass_records(len(fetch))
         self.model.advance(fetch.partition, fetch.position, fetch.record(len(fetch) - 1).digest())
 
+    def _skip(self, fetch: Fetch) -> None:
+        position = self.model.tables.positions().get(fetch.partition, 0)
+        if self.history.skip(f"{self._topic}:{fetch.partition}", position, fetch):
+            place, until = f"{self._topic}[{fetch.partition}]", self._skip_until[fetch.partition]
+            _logger.warning("%s@%d and all before %d are passed, as chosen", place, fetch.offsets[0], until)
+        self.advance(fetch)
+
     def count(self, reason: str, n_records: int) -> None:
         """Adds to the rejected ones."""
         self.rejected[reason] = self.rejected.get(reason, 0) + n_records
@@ -132,6 +166,7 @@ class Lesson:
             "rejected": dict(self.rejected),  # a copy: the thread that writes it comes later than this moment
             "unlabelled": self.unlabelled,
             "poison": self._guard.positions() if self._guard else [],
+            "history": self.history.describe(self.letters.written),
         }
 
     def _apply(self, fetch: Fetch) -> None:

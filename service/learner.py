@@ -176,7 +176,7 @@ class Learner:
         )
         stack.callback(source.close)
         letters = self._open_letters(stack)
-        lesson = Lesson(model, decoder, letters, self._guard)
+        lesson = Lesson(model, decoder, letters, self._guard, settings.skip_until)
         on_changed: OnChangedIdentity = (
             "keep" if choice == "keep" else "lose" if choice in ("earliest", "latest") else "stop"
         )

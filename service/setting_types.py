@@ -85,6 +85,19 @@ def _check_rows(n_rows: int) -> int:
     return n_rows
 
 
+def _read_offsets(value: Given | str) -> Given | dict[int, int]:
+    """Offsets by partition, from ``PARTITION:OFFSET`` and commas; an offset alone is of partition 0."""
+    if not isinstance(value, str):
+        return value
+    offsets = {}
+    for part in filter(None, map(str.strip, value.split(","))):
+        match = re.fullmatch(r"(?:(\d{1,4}):)?(\d{1,19})", part, re.ASCII)
+        if match is None:
+            raise ValueError("must be an offset, or PARTITION:OFFSET, several separated by commas")
+        offsets[int(match[1] or 0)] = int(match[2])
+    return offsets
+
+
 def _check_client(client: str) -> str:
     if client == "confluent" and find_spec("confluent_kafka") is None:
         raise ValueError("needs the package confluent-kafka: pip install 'flexihash[confluent]'")
@@ -141,6 +154,7 @@ def explain_allowed(details: ErrorDetails) -> str:
 EMPTY_IS_NONE = BeforeValidator(_none_if_empty)
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas), Metavar("A,B")]
+Offsets = Annotated[dict[int, int], NoDecode, BeforeValidator(_read_offsets), Metavar("[PARTITION:]OFFSET,...")]
 Text = Annotated[str | None, EMPTY_IS_NONE]
 Secret = Annotated[SecretStr | None, EMPTY_IS_NONE]
 Token = Annotated[Secret, AfterValidator(_check_token)]

@@ -30,6 +30,7 @@ from flexihash.service.setting_types import (
     File,
     LetterTopic,
     Names,
+    Offsets,
     OptionalFolder,
     Panel,
     Rows,
@@ -101,6 +102,11 @@ class Settings(BaseSettings):
         description="What to do where the topic no longer goes on where the model stands: stop learning until someone "
         "has acted; go on at its earliest record or its latest; keep the positions though cluster or topic are others; "
         "or start a fresh model.",
+    )
+    skip_until: Annotated[Offsets, KAFKA] = Field(
+        {},
+        description="Offsets before which no record is learned, such as 0:2000,1:1950, or 2000 for a topic of one "
+        "partition: what was read before stays learned, so it takes effect after going back to an older checkpoint.",
     )
     create_topic: Annotated[bool, KAFKA] = Field(
         False, description="Create the topic, with one partition, where it is absent."
@@ -385,6 +391,8 @@ def _to_text(value: Any) -> str:
             return str(value.get_secret_value())
         case bool():
             return str(value).lower()
+        case dict():
+            return ",".join(f"{key}:{one}" for key, one in value.items())
         case tuple() | list():
             return ",".join(map(str, value))
         case _:

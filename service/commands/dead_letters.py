@@ -15,6 +15,8 @@ from flexihash.service.commands.outcome import EXIT_INTERRUPTED, AsJson, Outcome
 from flexihash.service.signals import stop_signals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
     from rich.table import Table
 
@@ -90,14 +92,18 @@ class Letters(Outcome):
 
 @dataclass(frozen=True)
 class Replayed(Outcome):
-    """How many events were published to `topic` again."""
+    """How many events were published to `topic` again, and how many not: the model has read them since, or will."""
 
     topic: str
     replayed: int
+    left_out: int
+    checkpoint: str
 
     def show(self, console: Console) -> None:
-        """The number in a line."""
+        """The numbers in a line each."""
         say(console, f"{self.replayed:,} events published to {self.topic} again")
+        if self.left_out:
+            say(console, f"{self.left_out:,} left out: the model of {self.checkpoint} has read them since, or will")
 
 
 @takes("topic", "dead_letter_topic", "bootstrap_servers", "checkpoint_dir")
@@ -116,7 +122,8 @@ def dead_letters(
 
     --replay publishes the records to the topic that they came from, byte for byte. Which ones it has published is noted
     in the dead-letter topic, in one transaction with them: a second call publishes none of them again, even after one
-    that was killed.
+    that was killed. What the model of the newest checkpoint has read anew since its letter was written, or will, is
+    left out: it would be learned twice.
     """
     from flexihash.service.service_errors import SettingsError
     from flexihash.service.settings import load_settings
@@ -136,11 +143,32 @@ def _replay(settings: Settings, reason: str | None, as_json: bool) -> None:
     from flexihash.consumer.replay import replay
     from flexihash.service.commands.progress import event_progress
 
+    checkpoint, is_due = _judge_by_newest(settings)
+    left_out: list[int] = []
     with stop_signals() as stop, event_progress("replay", None) as on_progress:
-        n_published = replay(settings.kafka_topic, reason, on_progress, stop)
-    show(Replayed(settings.topic, n_published), as_json)
+        n_published = replay(settings.kafka_topic, reason, on_progress, stop, is_due, left_out.append)
+    show(Replayed(settings.topic, n_published, sum(left_out), checkpoint), as_json)
     if stop.is_set():
         fail("interrupted; a further --replay goes on where this one stopped", EXIT_INTERRUPTED)
+
+
+def _judge_by_newest(settings: Settings) -> tuple[str, Callable[[Letter], bool]]:
+    """The newest checkpoint, and whether the record of a letter was passed by its model without being learned."""
+    from flexihash.consumer.history import read_history
+    from flexihash.consumer.standing import check_topics
+    from flexihash.model.checkpoint.store import CheckpointStore
+
+    found = CheckpointStore(settings.checkpoints, settings.retention).list()
+    newest = next((info for info in found if info.manifest is not None), None)
+    if newest is None or newest.manifest is None:
+        fail(
+            f"{settings.checkpoints} holds no checkpoint, so what the model has learned since is not known: start the"
+            " service, or save one (POST /v1/checkpoints), or name the service's --checkpoint-dir"
+        )
+    positions = newest.manifest.positions
+    check_topics(newest.path, positions, settings.topic)
+    history = read_history(newest.manifest.metrics)
+    return str(newest.path), lambda letter: history.is_unlearned(letter, positions)
 
 
 def gather(topic: Topic, spill_folder: Path, reason: str | None = None, n_samples: int = 3) -> Letters:

@@ -35,6 +35,7 @@ class Serving(Outcome):
     "create_topic",
     "start_at",
     "on_lost_position",
+    "skip_until",
     "host",
     "port",
     "workers",
