@@ -10,9 +10,12 @@ ConsumerError
 ├── TopicNotFound                        the topic does not exist
 ├── PositionsLost                        the log does not go on where the model stands; a person has to choose
 │   ├── IdentityChanged                  the positions are of another cluster, or of an earlier topic of that name
+│   │   └── RecordChanged                the log holds another record where the model learned its last
 │   └── PositionOutOfRange               the log no longer holds, or does not hold yet, a position
+├── TopicsForeign                        a checkpoint was learned from other topics
 ├── Fenced                               another learner has taken over
 ├── FileUnreadable                       a file cannot be read, or is another one
+├── LabelsUnfit                          a file's labels are not what the task learns
 ├── SpillUnreadable                      dead letters on the local disk cannot be read
 ├── EventRejected                        an event cannot be learned from
 ├── RecordUnreadable                     the log's bytes at a position are damaged
@@ -27,12 +30,14 @@ change is called by the names of whoever made the connection, so only a `Fault` 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from typing import ClassVar
 
-Describe = Callable[[object], str]  # an error in words for people: `str`, or one that knows more
+from flexihash.model.tasks import Task
+
+Describe = Callable[[object], str]  # an error, or another trouble, in words for people: `str`, or one that knows more
 
 
 class Fault(Enum):
@@ -116,6 +121,19 @@ class IdentityChanged(PositionsLost):
         self.kind, self.topic, self.expected, self.found = kind, topic, expected, found
 
 
+class RecordChanged(IdentityChanged):
+    """The log holds another record where the model learned its last: it was restored from a backup and written on."""
+
+    def __init__(self, topic: str, partition: int, offset: int) -> None:
+        PositionsLost.__init__(
+            self,
+            f"{topic}[{partition}]@{offset} is not the record that the model learned there: the log was restored from a"
+            " backup, or written anew, and from some offset before on it holds records that the model has not seen; go"
+            " back to a checkpoint from before them",
+        )
+        self.topic, self.partition, self.offset = topic, partition, offset
+
+
 class PositionOutOfRange(PositionsLost):
     """The log no longer holds, or does not hold yet, a position.
 
@@ -137,13 +155,23 @@ class PositionOutOfRange(PositionsLost):
         self.log_start, self.log_end = log_start, log_end
 
 
+class TopicsForeign(ConsumerError):
+    """A checkpoint was learned from other topics; a person has to say that it is to be gone on from all the same."""
+
+    def __init__(self, path: Path, topics: Sequence[str], topic: str) -> None:
+        super().__init__(
+            f"{path} was learned from {', '.join(topics)}, not from topic {topic!r}: choose another checkpoint_dir"
+        )
+        self.topics, self.topic = topics, topic
+
+
 class Fenced(ConsumerError):
     """Another learner of the same topic and group has taken over; this one must not write any more."""
 
     def __init__(self, transactional_id: str) -> None:
         super().__init__(
             f"another learner has taken over (transactional id {transactional_id}): this one has stopped and saves"
-            " nothing more; stop one of the two"
+            " nothing more, and goes on by itself once the other has ended; stop one of the two"
         )
         self.transactional_id = transactional_id
 
@@ -178,6 +206,18 @@ class DeadLetterRefused(DeadLetterError):
 
 class FileUnreadable(ConsumerError):
     """The file cannot be read, or is not the one that was learned from before."""
+
+
+class LabelsUnfit(ConsumerError):
+    """So many labels are numbers that the task does not know that another task must be meant."""
+
+    def __init__(self, path: Path, n_unfit: int, n_labels: int, examples: Iterable[float], task: Task) -> None:
+        numbers = ", ".join(f"{number:g}" for number in sorted(examples))
+        kind = "0 or 1" if task.record.is_binary else "what it learns"
+        super().__init__(
+            f"{path}: {n_unfit:,} of the first {n_labels:,} labels are not {kind} (task={task}): {numbers}"
+        )
+        self.task = task
 
 
 class SpillUnreadable(ConsumerError):

@@ -14,21 +14,27 @@ from typing import IO, Any, cast
 
 import msgspec
 
-from flexihash.consumer.consumer_errors import FileUnreadable
+from flexihash.consumer.consumer_errors import FileUnreadable, LabelsUnfit
 from flexihash.consumer.decoding import EventDecoder
+from flexihash.consumer.history import read_history
 from flexihash.consumer.lesson import Lesson, Letters
 from flexihash.consumer.records import Fetch, Identity, Record
 from flexihash.consumer.schedule import CheckpointSchedule
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.wire import EventFormat
+from flexihash.model.checkpoint.retention import Retention
 from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 
 FETCH_LINES = 2_000
 MAX_SAMPLES = 5  # of rejected events, shown with their reason
+MAX_EXAMPLES = 7  # of labels, shown where they are unfit
+MIN_UNFIT = 2  # labels; one is a slip
+MAX_UNFIT_SHARE = 0.01  # of the labels; more are no slips
 STDIN = "-"
 
 
@@ -55,6 +61,10 @@ class FileSource:
     def identity(self) -> Identity:
         """A file has no identity but its name."""
         return Identity(None, None)
+
+    def read(self, offsets: Mapping[int, int]) -> dict[int, Record]:
+        """Nothing: a file is taken for what its name says."""
+        return {}
 
     def start(self, positions: Mapping[int, int]) -> dict[int, int]:
         """Opens the file at its position.
@@ -145,18 +155,41 @@ class FileReport(msgspec.Struct, kw_only=True):
     checkpoint: str | None = None
 
 
-class _Samples(Letters):
-    """Dead letters of a file: the file itself still has them, so the first few are only shown."""
+class _Rejected(Letters):
+    """Dead letters of a file: the file itself still has them, so the first few are only shown, and labels counted."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path, label_field: str, task: Task) -> None:
         self.first: list[tuple[Record, str]] = []
+        self._path = path
+        self._label_field = label_field
+        self._task = task
+        self._n_unfit = 0  # labels that are numbers, and not what the task learns
+        self._examples: set[float] = set()
 
     def send(self, record: Record, stage: str, reason: str, message: str) -> None:
         if len(self.first) < MAX_SAMPLES:
             self.first.append((record, message))
+        if reason == "bad_label":
+            self._note(msgspec.json.decode(record.value or b"")[self._label_field])
 
     def flush(self, timeout_s: float) -> None:
         pass
+
+    def check_labels(self, n_learned: int) -> None:
+        """Looks whether the labels are of another task, when so many were fit.
+
+        Raises:
+            LabelsUnfit: they are; what is learned of the others is of no use.
+        """
+        n_labels = n_learned + self._n_unfit
+        if self._n_unfit >= MIN_UNFIT and self._n_unfit > MAX_UNFIT_SHARE * n_labels:
+            raise LabelsUnfit(self._path, self._n_unfit, n_labels, self._examples, self._task)
+
+    def _note(self, label: object) -> None:
+        if isinstance(label, int | float):
+            self._n_unfit += 1
+            if len(self._examples) < MAX_EXAMPLES:
+                self._examples.add(label)
 
 
 def learn_file(
@@ -164,7 +197,7 @@ def learn_file(
     model_config: ModelConfig,
     event_format: EventFormat,
     checkpoint_dir: Path | None = None,
-    checkpoint_keep: int = 3,
+    checkpoint_keep: int | Retention = 3,
     on_progress: Callable[[int, int, int], None] = lambda bytes_done, bytes_total, events: None,
     checkpoint_seconds: float = 60.0,
     stop: StopSignal | None = None,
@@ -176,12 +209,13 @@ def learn_file(
 
     Raises:
         FileUnreadable: see `FileSource`.
+        LabelsUnfit: more labels than can be slips are numbers that the task does not know.
         CheckpointError: the checkpoint cannot be gone on from.
     """
     model = OnlineModel(Tables.create(model_config))
-    decoder = EventDecoder(event_format, model_config.task, model_config.n_rows)
-    source, samples = FileSource(path), _Samples()
-    lesson, standing = Lesson(model, decoder, samples), Standing(model, source)
+    decoder = EventDecoder(event_format, model_config.task, model_config.n_rows, not model_config.embeddings)
+    source, rejected = FileSource(path), _Rejected(path, event_format.label_field, model_config.task)
+    lesson, standing = Lesson(model, decoder, rejected), Standing(model, source)
     with ExitStack() as stack:
         schedule = None
         if checkpoint_dir is not None:
@@ -192,9 +226,11 @@ def learn_file(
         decoder.warm_up()
         n_before = model.n_events
         standing.begin()
+        lesson.begin(source.topic, None)
         stack.callback(source.close)
         start = time.perf_counter()
         for _ in _read_to_end(source, lesson, schedule, stop):
+            rejected.check_labels(model.n_events - n_before)
             on_progress(source.done_bytes, source.size_bytes, model.n_events - n_before)
         seconds = time.perf_counter() - start
         if schedule is not None:
@@ -206,7 +242,7 @@ def learn_file(
         events_per_second=n_events / seconds if seconds > 0 else 0.0,
         rejected=lesson.rejected,
         rejected_samples=[
-            f"{path}:{_line_number(path, record.offset)}: {message}" for record, message in samples.first
+            f"{path}:{_line_number(path, record.offset)}: {message}" for record, message in rejected.first
         ],
         unlabelled=lesson.unlabelled,
         metrics=model.report(),
@@ -221,6 +257,7 @@ def _restore(store: CheckpointStore, lesson: Lesson, standing: Standing, seconds
     schedule = CheckpointSchedule(Saver(store, tables), lesson, standing, seconds)
     if loaded is not None:
         standing.resume(loaded.manifest)
+        lesson.history = read_history(loaded.manifest.metrics)
         schedule.resume(loaded)
     schedule.begin()
     return schedule

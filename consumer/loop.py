@@ -3,7 +3,8 @@
 The order in which things become true, with the same numbers in the code (2 to 4 in `consumer.lesson`, 5 to 8 in
 `consumer.schedule`):
 
-0. Shut out every earlier learner of this topic and group; then compare cluster, topic and positions with the log.
+0. Shut out every earlier learner of this topic and group; then compare cluster, topic, positions and the last record
+   before each with the log.
 1. Poll. The source only hands out; what counts as read is decided below.
 2. Decode and hash. What cannot be learned from is told apart, with its reason.
 3. Learn, chunk by chunk. A chunk moves the tables and the position under one lock.
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import chain
 from threading import Event as StopSignal
 
 from flexihash.consumer.consumer_errors import ConsumerError, Describe, Fenced
@@ -39,6 +41,8 @@ from flexihash.model.checkpoint.store import Loaded
 POLL_S = 0.5
 REFRESH_S = 5.0  # between looks for new partitions, and for a broker that went away
 RETRY_S = 1.0  # after a failure that may pass
+COOL_DOWN_S = 20.0  # for a machine that is out of memory to get over it; the lease, not renewed meanwhile, is longer
+TEND_S = 0.25  # meanwhile
 
 
 class LearnLoop:
@@ -49,7 +53,7 @@ class LearnLoop:
         schedule: None keeps no checkpoints.
         on_status: gets the loop's status a few times a second.
         fence: shuts out other learners; None where there can be none.
-        describe: words for an error that goes into the status.
+        describe: words for what goes into the status or the log.
     """
 
     def __init__(
@@ -61,7 +65,7 @@ class LearnLoop:
         fence: Fence | None = None,
         describe: Describe = str,
     ) -> None:
-        self.report = Report(lesson, standing, schedule, on_status)
+        self.report = Report(lesson, standing, schedule, on_status, describe)
         self._lesson = lesson
         self._standing = standing
         self._schedule = schedule
@@ -96,6 +100,7 @@ class LearnLoop:
         self._lesson.begin(self._standing.source.topic, identity.topic_id)
         if self._schedule is not None:
             self._schedule.begin()
+        self._renew()
         self._next_refresh = time.monotonic() + REFRESH_S
 
     def run(self, stop: StopSignal) -> None:
@@ -128,15 +133,29 @@ class LearnLoop:
     def _learn(self, fetches: list[Fetch], stop: StopSignal) -> None:
         """Takes one poll's fetches, until told to stop."""
         self._give_way()
-        for fetch in fetches:
-            if not self._make_room(stop):
+        for part in chain.from_iterable(map(self._lesson.split, fetches)):
+            if not self._make_room(stop) or not self._cool_down(part, stop):
                 break
-            self._lesson.apply(fetch)
+            self._lesson.apply(part)
             self._give_way()
             self.tend()
             if stop.is_set():
                 break
         self.tend()
+
+    def _cool_down(self, part: Fetch, stop: StopSignal) -> bool:
+        """Holds learning for COOL_DOWN_S where that is due; False where told to stop meanwhile."""
+        if not self._lesson.needs_rest(part):
+            return True
+        where = f"{self.status.topic}[{part.partition}]@{part.offsets[0]}"
+        why = f"a learner was killed while it applied {where} alone; it is tried once more in {COOL_DOWN_S:g} s"
+        self.report.set_state("cooling", why)
+        deadline = time.monotonic() + COOL_DOWN_S
+        while not stop.is_set() and time.monotonic() < deadline:
+            self.tend()
+            stop.wait(min(TEND_S, deadline - time.monotonic()))
+        self._go_on()
+        return not stop.is_set()
 
     def _make_room(self, stop: StopSignal) -> bool:
         """Holds learning while there are as many dead letters in memory as may be; False where told to stop first."""
@@ -159,16 +178,24 @@ class LearnLoop:
                 if self._fence is not None:
                     self._fence.check()
                 self._standing.refresh()
+                if self.status.state == "connecting":  # the broker was away: is it the one that it was?
+                    self._standing.check_records()
+                self._renew()
                 self._next_refresh = time.monotonic() + REFRESH_S
             fetches = self._standing.source.poll(POLL_S)  # 1
         except ConsumerError as error:
             if not error.retriable:
                 raise
             self.report.set_state("connecting", self._describe(error))
+            self._next_refresh = 0.0
             stop.wait(RETRY_S)
             return []
         self._go_on()
         return fetches
+
+    def _renew(self) -> None:
+        if self._fence is not None:
+            self._fence.renew(self._lesson.model.tables.positions().get(0, 0))
 
     def _go_on(self) -> None:
         if self.status.state != "learning":

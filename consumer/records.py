@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Literal, NamedTuple, Protocol
 
 StartAt = Literal["earliest", "latest"]
@@ -25,6 +26,13 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...]
+
+    def digest(self) -> int:
+        """64 bits, not all 0, that tell this record from another one at its offset: by time, key and value."""
+        key, value = self.key or b"", self.value or b""
+        head = b"%d %d %d " % (self.offset, self.timestamp_ms, len(key))
+        hashed = blake2b(head + key + value, digest_size=8).digest()
+        return int.from_bytes(hashed, "little", signed=True) or 1
 
 
 class Identity(NamedTuple):
@@ -76,6 +84,16 @@ class Source(Protocol):
 
     def identity(self) -> Identity:
         """The ids of the cluster and of the topic as they are now."""
+
+    def read(self, offsets: Mapping[int, int]) -> dict[int, Record]:
+        """The records at these offsets, one per partition, as the log holds them now; may come before `start`.
+
+        Returns:
+            Those that are there: not what retention removed, nor what is beyond the log's end.
+
+        Raises:
+            ConsumerError: a `retriable` one may be tried again.
+        """
 
     def start(self, positions: Mapping[int, int]) -> dict[int, int]:
         """Begin to read all partitions.

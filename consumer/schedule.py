@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from flexihash.consumer.consumer_errors import ConsumerError, Describe
+from flexihash.consumer.consumer_errors import ConsumerError, Describe, Fenced
 from flexihash.consumer.lesson import Lesson
 from flexihash.consumer.standing import Standing
 from flexihash.consumer.status import CheckpointStatus
@@ -67,16 +67,16 @@ class CheckpointSchedule:
 
     def tend(self) -> None:
         """Settles a save that has ended, and begins one where it is due; without waiting."""
-        self._settle(self._saver.take_result())
+        self._settle(self._take_result())
         if not self._saver.is_busy and self._is_due() and self._saver.prepare():
             self._save()
 
     def save_now(self) -> Saved | None:
         """Saves, and waits until it is durable; None where there is nothing to save or the letters are not safe."""
-        self._settle(self._saver.take_result(wait=True))
+        self._settle(self._take_result(wait=True))
         if self._standing.version() == self._saved_at_version or not self._save():
             return None
-        saved = self._saver.take_result(wait=True)
+        saved = self._take_result(wait=True)
         self._settle(saved)
         return saved
 
@@ -109,6 +109,18 @@ class CheckpointSchedule:
         self._saved_at_version = version
         self.begin()
         return True
+
+    def _take_result(self, wait: bool = False) -> Saved | None:
+        """What became of the save that was begun.
+
+        Raises:
+            Fenced: it was held back for a later learner. Should this one go on some day, it is to save then.
+        """
+        try:
+            return self._saver.take_result(wait)
+        except Fenced:
+            self._saved_at_version = (-1, {})
+            raise
 
     def _settle(self, saved: Saved | None) -> None:
         """Notes what became of a save; commits its positions where it is durable."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Literal
 
-from flexihash.consumer.consumer_errors import Describe, IdentityChanged
+from flexihash.consumer.consumer_errors import Describe, IdentityChanged, RecordChanged, TopicsForeign
 from flexihash.consumer.records import LOST, Identity, Source
 from flexihash.model.checkpoint.manifest import Manifest
 from flexihash.model.online import OnlineModel
@@ -21,8 +22,9 @@ class Standing:
 
     Args:
         model: over tables that nobody else writes.
-        on_changed_identity: what `begin` does where the positions are of another cluster or topic: raise (stop), hand
-            them to the source as lost (lose), or go on with them all the same (keep).
+        on_changed_identity: what `begin` does where the positions are of another cluster or topic, or the record before
+            one is another: raise (stop), hand them to the source as lost (lose), or go on with them all the same
+            (keep).
         describe: words for an error that goes into the log.
     """
 
@@ -44,7 +46,8 @@ class Standing:
     def resume(self, manifest: Manifest) -> None:
         """Takes over the positions of a checkpoint whose tensors the tables already hold."""
         own, self._foreign = self._divide(manifest.positions)
-        self._model.set_positions(own)
+        # The digests are of the topic that was learned last, and which of several that was is not known.
+        self._model.set_positions(own, unknown=own if self._foreign else ())
         self.topic_ids = dict(manifest.topic_ids)
         self.cluster_id = manifest.cluster_id
 
@@ -60,13 +63,25 @@ class Standing:
         """
         topic, identity = self.source.topic, self.source.identity()
         positions = self._model.tables.positions()
-        started = self.source.start(self._check(identity, positions))
+        checked = self._check(identity, positions)
+        changed = self._find_changed(checked)
+        started = self.source.start({**checked, **changed})
         self._tell_jumps(positions, started)
-        self._model.set_positions(started)
+        self._model.set_positions(started, unknown=changed)
         self.cluster_id = identity.cluster_id or self.cluster_id
         if identity.topic_id:
             self.topic_ids[topic] = identity.topic_id
         return identity
+
+    def check_records(self) -> None:
+        """Compares the last record of each partition with the log, which may have become another one meanwhile.
+
+        Raises:
+            RecordChanged: one differs.
+            ConsumerError: a `retriable` one may be tried again.
+        """
+        for _, changed in self._compare_records(self._model.tables.positions()):
+            raise changed
 
     def refresh(self) -> None:
         """Takes in partitions that are new.
@@ -121,6 +136,24 @@ class Standing:
             return positions if self._on_changed_identity == "keep" else dict.fromkeys(positions, LOST)
         return positions
 
+    def _find_changed(self, positions: Mapping[int, int]) -> dict[int, int]:
+        """What was chosen for those partitions whose last record is another one now."""
+        found = {}
+        for partition, changed in self._compare_records(positions):
+            if self._on_changed_identity == "stop":
+                raise changed
+            _logger.warning("%s; going on as chosen", self._describe(changed))
+            found[partition] = positions[partition] if self._on_changed_identity == "keep" else LOST
+        return found
+
+    def _compare_records(self, positions: Mapping[int, int]) -> Iterator[tuple[int, RecordChanged]]:
+        """The partitions whose last record is another one now. One that is gone, as by retention, says nothing."""
+        digests = self._model.tables.digests()
+        last = {partition: positions[partition] - 1 for partition in digests if positions.get(partition, LOST) > 0}
+        for partition, record in sorted(self.source.read(last).items() if last else ()):
+            if record.digest() != digests[partition]:
+                yield partition, RecordChanged(self.source.topic, partition, record.offset)
+
     def _tell_jumps(self, before: Mapping[int, int], after: Mapping[int, int]) -> None:
         for partition in sorted(before.keys() | after.keys()) if before else ():
             place = f"{self.source.topic}[{partition}]"
@@ -129,6 +162,17 @@ class Standing:
                 _logger.info("%s is new: learning from %s on", place, begun)
             elif left != begun:
                 _logger.warning("%s goes on at %s instead of %s, as chosen", place, begun, left)
+
+
+def check_topics(path: Path, positions: Mapping[str, int], topic: str) -> None:
+    """Looks whether a checkpoint with such positions has learned from a topic, or from nothing at all.
+
+    Raises:
+        TopicsForeign: it has learned from others only.
+    """
+    topics = {key.rpartition(":")[0] for key in positions}
+    if topics and topic not in topics:
+        raise TopicsForeign(path, sorted(topics), topic)
 
 
 def check_identity(topic: str, cluster_id: str | None, topic_id: str | None, found: Identity) -> None:

@@ -30,12 +30,17 @@ def make_folder(folder: Path) -> None:
         sync(folder.parent)
 
 
-def write(path: Path, content: bytes, mode: int = MODE) -> None:
-    """Write a whole file. Its name is durable once its folder is synced."""
+def write(path: Path, content: bytes, mode: int = MODE, *, is_forced: bool = True) -> None:
+    """Write a whole file. Its name is durable once its folder is synced.
+
+    Args:
+        is_forced: to the disk; else a power cut may take what is in it.
+    """
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         _write_all(file, content)
-        os.fsync(file)
+        if is_forced:
+            os.fsync(file)
     finally:
         os.close(file)
 
@@ -70,28 +75,23 @@ def truncate(file: IO[bytes], size: int) -> None:
     os.fsync(file.fileno())
 
 
-def replace(path: Path, content: bytes, beside: Path, mode: int = MODE) -> None:
+def replace(path: Path, content: bytes, beside: Path, mode: int = MODE, *, is_forced: bool = True) -> None:
     """Replace a file, or make it. That it is the new one is durable once its folder is synced.
 
     Args:
         beside: where the new one is written, in the same folder.
+        is_forced: see `write`.
 
     Raises:
         OSError: the file is what it was.
     """
     try:
-        write(beside, content, mode)
+        write(beside, content, mode, is_forced=is_forced)
         beside.replace(path)
     except OSError:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
-
-
-def replace_unforced(path: Path, content: bytes, beside: Path) -> None:
-    """Replace a file that a power cut may take: the new one is whole for readers, and is not forced to the disk."""
-    beside.write_bytes(content)
-    beside.replace(path)
 
 
 def _write_all(file: int, content: bytes) -> None:

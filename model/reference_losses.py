@@ -126,7 +126,7 @@ class ReferenceLosses:
         return surprise
 
     def _deviation(self) -> float:
-        mean, variance = self.state[slots.LABEL_MEAN : slots.LABEL_REACH].tolist()
+        mean, variance = float(self.state[slots.LABEL_MEAN]), float(self.state[slots.LABEL_VARIANCE])
         if self.config.task is Task.COUNTS:
             return math.sqrt(max(variance, 1.0))
         return max(math.sqrt(variance), losses.PRECISION * (1 + abs(mean)))

@@ -15,17 +15,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flexihash.model.config import ModelConfig
+from flexihash.model import contexts, durable
+from flexihash.model.config import MAX_PARTITIONS, ModelConfig
 from flexihash.model.kernel import activation, aging, calibration, experts, losses, mixture, rows, slots
 from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import ConfigurationError, TablesHeld
 
 CONFIG_FILE = "config.json"
+FOLDER_MODE = 0o700  # what was learned of the events is for nobody else
+FILE_MODE = 0o600
 LOCK_FILE = "lock"
 GATE_FILE = "gate"
 PATIENCE_S = 0.005  # for a writer, who holds the lock for 0.4 ms at most unless it is kept from working
 RETRY_S = 20e-6  # a reader's sleep between two tries; with what the kernel adds, less than a tenth of a millisecond
-MAX_PARTITIONS = 4096  # slots for positions; a topic with more partitions is refused
 METRICS_PREFIX = "metrics."
 
 
@@ -35,6 +37,7 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
     ``table`` (n_rows, RECORD_WIDTH): the records that `model.kernel` describes. ``numbers`` (n_rows, 3): count, median
     and deviation of a number. ``touched`` (n_rows,): the event that last moved the row. ``state``: biases, label
     statistics, mixture, calibration curve. ``positions``: the next offset per partition, -1 where none is known.
+    ``digests``: of the last record before that offset, 0 where it is not known.
     """
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         "table": ((config.n_rows, rows.RECORD_WIDTH), torch.float32),
@@ -42,7 +45,9 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
         "touched": ((config.n_rows,), torch.int64),
         "state": ((slots.STATE_WIDTH,), torch.float64),
         "positions": ((MAX_PARTITIONS,), torch.int64),
+        "digests": ((MAX_PARTITIONS,), torch.int64),
     }
+    shapes |= contexts.layout(config)
     for name, shape in ProgressiveMetrics.layout(config.task).items():
         shapes[METRICS_PREFIX + name] = shape
     return shapes
@@ -53,15 +58,16 @@ class Tables:
 
     One process writes; any number may read. On plain memory the lock does nothing: one thread owns such tables.
 
-    `blocks` (n_rows / BLOCK_ROWS,) int64 is the writer's own: the last of its events that moved a row of each block. It
-    finds what changed without a look at every row.
+    `blocks` and `context_blocks` (n_rows / BLOCK_ROWS,) int64 are the writer's own: the last of its events that moved a
+    row of each block, and a context embedding of it. They find what changed without a look at every row.
     """
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor], directory: Path | None = None) -> None:
         self.config = config
         self.tensors = dict(tensors)
         self.directory = directory
-        self.blocks = np.zeros(-(-config.n_rows // rows.BLOCK_ROWS), np.int64)
+        n_blocks = -(-config.n_rows // rows.BLOCK_ROWS)
+        self.blocks, self.context_blocks = np.zeros(n_blocks, np.int64), np.zeros(n_blocks, np.int64)
         self._locks = [_open_lock(directory / name) for name in (GATE_FILE, LOCK_FILE)] if directory else []
 
     @classmethod
@@ -82,12 +88,17 @@ class Tables:
         Raises:
             ConfigurationError: there is no room for them.
         """
-        if directory is not None:
-            directory.mkdir(parents=True)
-        tensors = {name: _allocate(name, shape, dtype, directory) for name, (shape, dtype) in layout(config).items()}
-        if directory is not None:
-            (directory / CONFIG_FILE).write_bytes(msgspec.json.encode(config))
-        return cls(config, tensors, directory)
+        shapes = layout(config).items()
+        if directory is None:
+            return cls(config, {name: _allocate(shape, dtype) for name, (shape, dtype) in shapes})
+        try:
+            return cls(config, _reserve(config, directory), directory)
+        except OSError as error:
+            n_bytes = sum(_size_bytes(*shape) for _, shape in shapes)
+            raise ConfigurationError(
+                f"cannot make tables in {directory}: {error.strerror} (they take {n_bytes:,} bytes); "
+                "give the memory folder more room, or the table fewer rows"
+            ) from error
 
     @classmethod
     def attach(cls, directory: Path) -> Tables:
@@ -105,6 +116,7 @@ class Tables:
         self.tensors["positions"].fill_(-1)
         _initialize_table(self.tensors["table"].numpy(), self.config)
         _initialize_state(self.tensors["state"].numpy())
+        contexts.initialize(self.tensors, self.config)
 
     @contextmanager
     def reading(self, patience_s: float = PATIENCE_S) -> Iterator[None]:
@@ -162,6 +174,11 @@ class Tables:
         positions = self.tensors["positions"].numpy()
         return {int(partition): int(positions[partition]) for partition in np.flatnonzero(positions >= 0)}
 
+    def digests(self) -> dict[int, int]:
+        """The digest of the last record of every partition where it is known."""
+        digests = self.tensors["digests"].numpy()
+        return {int(partition): int(digests[partition]) for partition in np.flatnonzero(digests)}
+
     def close(self) -> None:
         """Lets go of the lock files; the tensors stay as long as somebody holds them."""
         while self._locks:
@@ -169,25 +186,41 @@ class Tables:
 
 
 def _open_lock(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
 
 
-def _allocate(name: str, shape: tuple[int, ...], dtype: torch.dtype, directory: Path | None) -> torch.Tensor:
+def _allocate(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros in plain memory."""
     n_bytes = _size_bytes(shape, dtype)
-    if directory is None:
-        memory = torch.zeros(n_bytes + rows.RECORD_BYTES, dtype=torch.uint8)
-        begin = -memory.data_ptr() % rows.RECORD_BYTES  # a record that begins elsewhere lies in one more line
-        return memory[begin : begin + n_bytes].view(dtype).view(shape)
+    memory = torch.zeros(n_bytes + rows.RECORD_BYTES, dtype=torch.uint8)
+    begin = -memory.data_ptr() % rows.RECORD_BYTES  # a record that begins elsewhere lies in one more line
+    return memory[begin : begin + n_bytes].view(dtype).view(shape)
+
+
+def _reserve(config: ModelConfig, directory: Path) -> dict[str, torch.Tensor]:
+    """Tensors of zeros in files of a new folder, whose bytes are all there: a full tmpfs must fail here, not as SIGBUS.
+
+    Raises:
+        OSError: they are not; the folder is gone again.
+    """
+    shapes = layout(config)
+    directory.mkdir(FOLDER_MODE, parents=True)
     try:
-        with (directory / name).open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, n_bytes)  # a full tmpfs must fail here, not as SIGBUS
-    except OSError as error:
+        for name, (shape, dtype) in shapes.items():
+            _reserve_file(directory / name, _size_bytes(shape, dtype))
+        durable.write(directory / CONFIG_FILE, msgspec.json.encode(config), FILE_MODE, is_forced=False)
+        return {name: _map(directory / name, shape, dtype) for name, (shape, dtype) in shapes.items()}
+    except OSError:
         shutil.rmtree(directory, ignore_errors=True)
-        raise ConfigurationError(
-            f"cannot make tables in {directory}: {error.strerror} ({name} takes {n_bytes:,} bytes); "
-            "give the memory folder more room, or the table fewer rows"
-        ) from error
-    return _map(directory / name, shape, dtype)
+        raise
+
+
+def _reserve_file(path: Path, n_bytes: int) -> None:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, FILE_MODE)
+    try:
+        os.posix_fallocate(file, 0, n_bytes)
+    finally:
+        os.close(file)
 
 
 def _map(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -20,7 +20,7 @@ from flexihash.producer.flights import N_FLIGHTS, flights
 from flexihash.service.display import Display
 from flexihash.service.embedded_broker import EmbeddedBroker
 from flexihash.service.family import Family
-from flexihash.service.measurement import Measurement
+from flexihash.service.measurement import Forecast, Measurement
 from flexihash.service.service_errors import AddressError
 from flexihash.service.settings import SHARED_MEMORY
 from flexihash.service.signals import stop_signals
@@ -32,6 +32,7 @@ PORT = 8080
 POLL_S = 0.2  # between two looks at the model
 READY_S = 300.0  # a fresh clone compiles its kernels first; a busy machine takes long
 PREDICTIONS_PER_SECOND = 30.0
+AHEAD_S = 1.0  # more than passes between a look at the model and an answer
 SAMPLE_STEP = 100  # every so many flights one is kept to ask about
 
 
@@ -52,17 +53,20 @@ def run_demo(*, seconds: float | None, rate: float | None, port: int | None) -> 
     measurement = Measurement()
     display = Display(measurement, N_FLIGHTS)
     with stop_signals(signal.SIGHUP, insist=False) as stop, ExitStack() as stack:
+        stack.enter_context(display)
         service = _start_service(stack, display, port)
         sample = list(islice(upcoming, 0, None, SAMPLE_STEP))
         client = stack.enter_context(httpx.Client(base_url=service.url, timeout=5.0))
         if _wait_until_ready(client, service.family, stop):
             display.show_address(service.url, sample[0]["features"])
+            display.wait_for("reading the flights")
             _start_producer(service, rate)
             asking = threading.Thread(target=_ask, args=(service.url, sample, measurement, stop), name="predictions")
             asking.start()
             stack.callback(asking.join)
             stack.callback(stop.set)
             _watch(client, service.family, stop, measurement, display, seconds)
+        display.wait_for("stopping")
     return measurement
 
 
@@ -77,11 +81,11 @@ def _start_service(stack: ExitStack, display: Display, port: int | None) -> _Ser
     """A broker and `flexihash serve`, which end with the stack, as do their folders."""
     folder = stack.enter_context(_temporary_folder(None))
     memory = stack.enter_context(_temporary_folder(SHARED_MEMORY))
-    display.say("starting a Kafka broker in memory ...")
+    display.wait_for("starting a Kafka broker in memory")
     servers = stack.enter_context(EmbeddedBroker()).bootstrap_servers
     port = _choose_port(port)
     family = stack.enter_context(Family(folder))
-    display.say("starting the service; the first time, it compiles its kernels for ten seconds ...")
+    display.wait_for("starting the service; the first time, it compiles, 10 seconds or more")
     family.start("serve", *_serve_arguments(servers, port, folder, memory))
     return _Service(f"http://{HOST}:{port}", servers, family)
 
@@ -132,19 +136,18 @@ def _watch(
     """Look at the model until the time is up or the user stops it."""
     begun = time.monotonic()
     measurement.idle_at = begun
-    with display:
-        while not stop.wait(POLL_S):
-            family.check()
-            try:
-                answer = client.get("/v1/model")
-            except httpx.TransportError:  # an API worker that died is being restarted
-                continue
-            now = time.monotonic()
-            if answer.status_code == 200:
-                measurement.note(answer.json(), now)
-            display.update(now)
-            if seconds is not None and now - begun >= seconds:
-                return
+    while not stop.wait(POLL_S):
+        family.check()
+        try:
+            answer = client.get("/v1/model")
+        except httpx.TransportError:  # an API worker that died is being restarted
+            continue
+        now = time.monotonic()
+        if answer.status_code == 200:
+            measurement.note(answer.json(), now)
+        display.update(now)
+        if seconds is not None and now - begun >= seconds:
+            return
 
 
 def _ask(url: str, sample: Sequence[Any], measurement: Measurement, stop: threading.Event) -> None:
@@ -153,7 +156,8 @@ def _ask(url: str, sample: Sequence[Any], measurement: Measurement, stop: thread
     with httpx.Client(base_url=url, timeout=5.0) as client:
         while not stop.wait(max(0.0, due - time.monotonic())):
             due = max(due + 1.0 / PREDICTIONS_PER_SECOND, time.monotonic())  # what was missed is not made up for
-            flight = sample[(measurement.n_events // SAMPLE_STEP + 1) % len(sample)]
+            number = _choose_flight(measurement, len(sample))
+            flight = sample[number]
             begun = time.perf_counter()
             try:
                 answer = client.post("/v1/predictions", json={"instances": [flight["features"]]})
@@ -162,6 +166,20 @@ def _ask(url: str, sample: Sequence[Any], measurement: Measurement, stop: thread
             if answer.status_code == 200:
                 measurement.latencies_ms.append(1000.0 * (time.perf_counter() - begun))
                 measurement.n_predictions += 1
+                _note_forecast(measurement, answer.json(), flight, number * SAMPLE_STEP)
+
+
+def _choose_flight(measurement: Measurement, n_sampled: int) -> int:
+    """One of the sample that is so far ahead that it is not learned before the answer; at the end, the first again."""
+    n_soon = int(measurement.events_per_second * AHEAD_S)
+    return ((measurement.n_events + n_soon) // SAMPLE_STEP + 1) % n_sampled
+
+
+def _note_forecast(measurement: Measurement, answer: dict[str, Any], flight: Any, n_before: int) -> None:
+    """Keep a prediction, where none but flights `n_before` it were learned by then."""
+    if 0 < answer["version"]["events"] <= n_before:
+        probability = answer["predictions"][0]["value"]
+        measurement.forecast = Forecast(flight["features"], probability, bool(flight["label"]))
 
 
 @contextmanager

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -23,29 +21,37 @@ from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.guard import PoisonGuard
 from flexihash.consumer.kafka.source import KafkaSource
-from flexihash.consumer.lesson import Lesson, describe_configuration
+from flexihash.consumer.lesson import Lesson, Letters, NoLetters, describe_configuration
 from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.loop import RETRY_S, LearnLoop
 from flexihash.consumer.schedule import CheckpointSchedule
-from flexihash.consumer.standing import OnChangedIdentity, Standing
+from flexihash.consumer.standing import OnChangedIdentity, Standing, check_topics
 from flexihash.consumer.status import CHECKPOINT_REQUEST, LearnerStatus, State, write_status
 from flexihash.model.checkpoint.store import CheckpointStore, Loaded
 from flexihash.model.config import ModelConfig
-from flexihash.model.model_errors import ModelError
+from flexihash.model.model_errors import ConfigurationError, ModelError
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
 from flexihash.service.advice import advise
+from flexihash.service.folders import (
+    LEARNER_LOCK,
+    TABLES_PREFIX,
+    explain_exposure,
+    hold_checkpoints,
+    hold_memory,
+    remove_tables,
+)
 from flexihash.service.logs import configure_logs
-from flexihash.service.service_errors import FolderError, LearnerBusy, ServiceError, SettingsError
+from flexihash.service.service_errors import ServiceError, SettingsError
 from flexihash.service.settings import Settings, load_settings
 from flexihash.service.supervisor import LAST_EXIT, MUST_MEND
 
-LOCK_FILE = "learner.lock"
-TABLES_PREFIX = "tables-"
 BLOCKED_S = 5.0  # between looks whether a person has acted
 IDLE_S = 1.0  # between two words of a learner that waits for somebody to act
+ROOM_S = 5.0  # for API processes to let go of removed tables, which they notice within a fraction of a second
+ROOM_RETRY_S = 0.1
 
 log = structlog.stdlib.get_logger("learner")
 
@@ -54,15 +60,20 @@ class Learner:
     """Restores, connects, learns, and tells about it in the memory folder.
 
     Raises:
-        LearnerBusy: another learner holds the folder.
+        LearnerBusy: another learner holds a folder.
+        FolderError: a folder cannot be written, or the memory's is not ours alone.
     """
 
     def __init__(self, settings: Settings, stop: threading.Event) -> None:
         self._settings = settings
         self._stop = stop
         self._directory = settings.memory
-        self._locks = [_hold(settings.memory, "memory_dir"), _hold(settings.checkpoint_dir, "checkpoint_dir")]
-        self._guard = _open_guard(settings.checkpoint_dir)
+        settings.check_former_checkpoints()
+        self._locks = [hold_memory(settings.memory, LEARNER_LOCK), hold_checkpoints(settings.checkpoints)]
+        if exposure := explain_exposure(settings.memory):
+            log.warning("the memory folder is not safe from others", directory=str(settings.memory), cause=exposure)
+        self._guard = _open_guard(settings.checkpoints)
+        self._silence: str | None = None  # why nothing can be told just now
         self._status = LearnerStatus(state="starting", topic=settings.topic, pid=os.getpid(), started_at=time.time())
 
     def run(self) -> None:
@@ -92,8 +103,8 @@ class Learner:
         with ExitStack() as stack:
             fence = Fence(settings.kafka_topic, settings.group_id)
             stack.callback(fence.close)
-            store = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep, _confirm_before_rename(fence))
-            decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
+            store = CheckpointStore(settings.checkpoints, settings.retention, _confirm_before_rename(fence))
+            decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows, not settings.embeddings)
             laps = _Laps()
             model, loaded = self._restore(directory, store, decoder, is_fresh, laps)
             loop = self._compose(model, decoder, store, fence, stack)
@@ -102,11 +113,11 @@ class Learner:
                 loop.resume(loaded)
                 log.info("restored", checkpoint=loaded.path.name, events=model.n_events, seconds=laps.seconds)
             loop.report.tell()  # from here the API serves these tables, whether Kafka is there or not
-            _remove_other_tables(directory)
+            remove_tables(self._directory, but=directory)  # who has them mapped keeps them until it attaches to ours
             try:
-                self._learn(loop)
+                self._learn(loop, fence)
             except PositionsLost as lost:
-                return lost
+                return lost.with_traceback(None)  # which would keep these tables in memory beside the next ones
         return None
 
     def _restore(
@@ -116,17 +127,40 @@ class Learner:
         settings = self._settings
         with ThreadPoolExecutor(1, thread_name_prefix="warm-up") as beside:
             warmed = beside.submit(_warm_up, settings.task, decoder)
-            tables = Tables.allocate(settings.model, directory)
+            tables = self._allocate(directory)
             laps.end("tables")
             configuration = describe_configuration(settings.model, settings.event_format)
             loaded = None if is_fresh else store.load_newest(configuration, tables.tensors)
             if loaded is None:
                 tables.initialize()
+            elif not settings.adopt:
+                check_topics(loaded.path, loaded.manifest.positions, settings.topic)
             laps.end("checkpoint")
             warmed.result()
         model = OnlineModel(tables)
         laps.end("kernels")
         return model, loaded
+
+    def _allocate(self, directory: Path) -> Tables:
+        """Fresh tables. Where there is no room for them beside those of a learner that died, these go first.
+
+        Raises:
+            ConfigurationError: there is no room for them alone either.
+        """
+        try:
+            return Tables.allocate(self._settings.model, directory)
+        except ConfigurationError as error:
+            if not remove_tables(self._directory):
+                raise
+            log.warning("those of the learner before are removed first; answers stop until it is restored", cause=error)
+        deadline = time.monotonic() + ROOM_S
+        while True:
+            try:
+                return Tables.allocate(self._settings.model, directory)
+            except ConfigurationError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(ROOM_RETRY_S)
 
     def _compose(
         self, model: OnlineModel, decoder: EventDecoder, store: CheckpointStore, fence: Fence, stack: ExitStack
@@ -141,9 +175,8 @@ class Learner:
             describe=advise,
         )
         stack.callback(source.close)
-        letters = DeadLetters(settings.kafka_topic, settings.dead_letter_dir, advise)
-        stack.callback(letters.close)
-        lesson = Lesson(model, decoder, letters, self._guard)
+        letters = self._open_letters(stack)
+        lesson = Lesson(model, decoder, letters, self._guard, settings.skip_until)
         on_changed: OnChangedIdentity = (
             "keep" if choice == "keep" else "lose" if choice in ("earliest", "latest") else "stop"
         )
@@ -162,7 +195,16 @@ class Learner:
         self._status = loop.status
         return loop
 
-    def _learn(self, loop: LearnLoop) -> None:
+    def _open_letters(self, stack: ExitStack) -> Letters:
+        """Where rejected records go; the stack closes it."""
+        if not self._settings.dead_letter_topic:
+            log.info("records that cannot be learned from are counted, and not kept: dead_letter_topic is empty")
+            return NoLetters()
+        letters = DeadLetters(self._settings.kafka_topic, self._settings.dead_letter_dir, advise)
+        stack.callback(letters.close)
+        return letters
+
+    def _learn(self, loop: LearnLoop, fence: Fence) -> None:
         """Learns until told to stop. Once learning has begun, what a person has to act on is waited for.
 
         Raises:
@@ -178,7 +220,8 @@ class Learner:
                 log.info("learning", topic=settings.topic, positions=loop.status.positions)
                 loop.run(self._stop)
             except Fenced as fenced:
-                self._wait(loop, "fenced", fenced)
+                self._wait(loop, "fenced", fenced, until=fence.is_free)
+                fence.reset()
             except ConsumerError as error:
                 is_lost = isinstance(error, PositionsLost)
                 if error.retriable:
@@ -189,20 +232,39 @@ class Learner:
                     raise
                 else:
                     self._wait(loop, "blocked", error, BLOCKED_S)
+        fence.release()
 
-    def _wait(self, loop: LearnLoop, state: State, error: ConsumerError, seconds: float | None = None) -> None:
-        """Tells the error, and waits for so long, or until told to stop."""
+    def _wait(
+        self,
+        loop: LearnLoop,
+        state: State,
+        error: ConsumerError,
+        seconds: float = math.inf,
+        until: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Tells the error, and waits for so long, until what is asked once in IDLE_S is true, or until told to stop."""
         text = advise(error)
         if (loop.status.state, loop.status.error) != (state, text):
             (log.warning if error.retriable else log.error)(state, error=text)
         loop.status.state, loop.status.error = state, text
-        deadline = math.inf if seconds is None else time.monotonic() + seconds
-        while not self._stop.is_set() and time.monotonic() < deadline:
+        deadline = time.monotonic() + seconds
+        while not self._stop.is_set() and time.monotonic() < deadline and not until():
             loop.report.tell()
             self._stop.wait(min(IDLE_S, deadline - time.monotonic()))
 
     def _publish(self, status: LearnerStatus) -> None:
-        write_status(self._directory, status)
+        """Tells; where the memory folder takes no more, learning goes on and only the log tells."""
+        try:
+            write_status(self._directory, status)
+        except OSError as error:
+            silence = f"cannot report in {self._directory}: {error.strerror}; make room there. Learning goes on"
+            if silence != self._silence:
+                log.error(silence)
+            self._silence = silence
+            return
+        if self._silence is not None:
+            log.info("reporting again", directory=str(self._directory))
+        self._silence = None
 
     def _take_checkpoint_request(self) -> bool:
         try:
@@ -240,26 +302,6 @@ class _Laps:
         self._begin = now
 
 
-def _hold(directory: Path, setting: str) -> int:
-    """Takes a folder for this process's life; the kernel lets go of it when the process dies."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as cause:
-        raise FolderError(
-            f"cannot write in {setting} {directory}: {cause.strerror}; make it writable for user {os.geteuid()},"
-            f" or set FLEXIHASH_{setting.upper()}"
-        ) from cause
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise LearnerBusy(
-            f"another learner works in {directory}: stop it, or give this one another FLEXIHASH_{setting.upper()}"
-        ) from None
-    return lock
-
-
 def _open_guard(directory: Path) -> PoisonGuard:
     may_be_killed = os.environ.get(LAST_EXIT, "") in ("", str(-signal.SIGKILL))
     return PoisonGuard(directory, may_be_killed=may_be_killed)
@@ -278,13 +320,6 @@ def _confirm_before_rename(fence: Fence) -> Callable[[str], None]:
                 log.info("saving without knowing of other learners", error=advise(error))
 
     return confirm
-
-
-def _remove_other_tables(directory: Path) -> None:
-    """Removes what earlier learners left; who has it mapped keeps it until it attaches to ours."""
-    for path in directory.parent.glob(f"{TABLES_PREFIX}*"):
-        if path != directory:
-            shutil.rmtree(path, ignore_errors=True)
 
 
 def main() -> int:

@@ -10,6 +10,15 @@ from typing import Any
 MAX_LATENCIES = 100_000  # kept for the percentiles: an hour's worth
 
 
+@dataclass(frozen=True)
+class Forecast:
+    """A flight, the probability that it would be late, given before it was learned, and whether it was."""
+
+    features: dict[str, Any]
+    probability: float
+    is_late: bool
+
+
 @dataclass
 class Measurement:
     """What the demo has seen so far; seconds are monotonic.
@@ -18,6 +27,7 @@ class Measurement:
         model: the last answer of GET /v1/model.
         idle_at: when nothing had been learned yet, last seen; `grown_at` when the count last grew.
         latencies_ms: of the last predictions that were answered; `n_predictions` counts them all.
+        forecast: the last of them that was of a flight not yet learned.
     """
 
     model: dict[str, Any] = field(default_factory=dict)
@@ -25,6 +35,7 @@ class Measurement:
     grown_at: float = 0.0
     n_predictions: int = 0
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LATENCIES))
+    forecast: Forecast | None = None
 
     @property
     def n_events(self) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import structlog
 
 from flexihash.consumer.decoding import EventDecoder
@@ -16,16 +19,21 @@ from flexihash.consumer.status import STALE_AFTER_S, STATUS_FILE, LearnerStatus,
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch, hash_features
+from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import TablesHeld
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import PATIENCE_S, Tables
+from flexihash.service.advice import advise
+from flexihash.service.folders import check_memory
 from flexihash.service.messages import Prediction, Version
 from flexihash.service.problems import unavailable
+from flexihash.service.service_errors import FolderError
 
 POLL_S = 0.1  # how often the status file is looked at: two stats, and a read of 2 KiB when it changed
 
 READ_S = 2.0  # that an answer waits for a learner that holds the tables; a busy machine may keep one from working
 RETRY_S = 0.01  # between two tries meanwhile
+LITTLE_ROOM_BYTES = 1 << 20  # with so little in its folder, a learner that is silent may be one that cannot write
 
 STATES = {
     "starting": "the learner is starting",
@@ -34,12 +42,14 @@ STATES = {
     "blocked": "the learner waits until someone has acted",
     "fenced": "the learner has stopped for another one",
     "pausing": "the learner waits until its dead letters are safe",
+    "cooling": "the learner rests before it tries a record again",
     "stopping": "the learner is stopping",
     "stopped": "the learner has stopped",
     "failed": "the learner has failed and waits for someone to mend the cause",
 }
 
 Result = TypeVar("Result")
+Embedding = tuple[list[float], int, int]  # the vector, and how many features are known, of how many
 
 log = structlog.stdlib.get_logger("memory")
 
@@ -60,23 +70,34 @@ class AttachedModel:
         self._held_since: float | None = None
 
     @property
+    def is_removed(self) -> bool:
+        """Whether the tables' files are gone, so that they take room only because they are attached here."""
+        return self._tables.directory is not None and not self._tables.directory.exists()
+
+    @property
     def n_rows(self) -> int:
         """Of the table, by which whoever asks must hash."""
         return self._tables.config.n_rows
 
     async def predict(self, batch: Batch) -> tuple[list[Prediction], Version]:
         """Predictions for hashed events, and the version that they belong to."""
-        predictions, version = await self._read(lambda: (self._model.predict(batch), self._version()))
-        return list(map(Prediction, predictions.values.tolist(), predictions.scores.tolist())), version
+        predictions, n_known, version = await self._read(
+            lambda: (self._model.predict(batch), self._model.count_known(batch), self._version())
+        )
+        columns = predictions.values, predictions.scores, n_known, np.diff(batch.offsets)
+        return list(map(Prediction, *(column.tolist() for column in columns))), version
 
-    async def embed(self, batch: Batch) -> tuple[list[list[float]], Version]:
+    async def embed(self, batch: Batch) -> tuple[list[Embedding], Version]:
         """Embeddings (16 numbers each) of hashed events, and the version that they belong to."""
-        embeddings, version = await self._read(lambda: (self._model.embed(batch), self._version()))
-        return embeddings.tolist(), version
+        embeddings, n_known, version = await self._read(
+            lambda: (self._model.embed(batch), self._model.count_known(batch), self._version())
+        )
+        n_features = np.diff(batch.offsets)
+        return list(zip(embeddings.tolist(), n_known.tolist(), n_features.tolist(), strict=True)), version
 
-    async def read_version(self) -> Version:
-        """What has been learned so far."""
-        return await self._read(self._version)
+    async def read_progress(self) -> tuple[Version, ProgressiveMetrics]:
+        """What has been learned so far, and the metrics of that moment: a copy, of half a megabyte."""
+        return await self._read(lambda: (self._version(), deepcopy(self._model.metrics)))
 
     def explain_hold(self) -> str | None:
         """Why answers wait in vain for the tables, for people; None where they do not."""
@@ -185,10 +206,13 @@ class Memory:
         status = self.status
         if status is None:
             path = self.directory / STATUS_FILE
-            return f"{path} cannot be read: {self._error}" if self._error else f"no learner has reported yet in {path}"
+            if self._error:
+                return f"{path} cannot be read: {self._error}"
+            return f"no learner has reported yet in {path}{self._explain_silence()}"
         has_ended = status.state in ("stopped", "failed")
         if status.age_s > STALE_AFTER_S and not has_ended:
-            return f"the learner has not reported for {status.age_s:.0f} s; it was {status.state}"
+            silence = self._explain_silence()
+            return f"the learner has not reported for {status.age_s:.0f} s; it was {status.state}{silence}"
         if status.state == "learning":
             return None
         return STATES[status.state] + (f": {status.error}" if status.error else "")
@@ -201,6 +225,8 @@ class Memory:
         warnings = [f"a checkpoint was damaged and is set aside: {aside}" for aside in checkpoint.set_aside]
         if checkpoint.has_failed:
             warnings.append(f"the last checkpoint was not saved: {checkpoint.error}")
+        if self.status.recent.is_fruitless:
+            warnings.append(advise(self.status.recent))
         if letters.spilled:
             why = f": {letters.error}" if letters.error else ""
             warnings.append(f"{letters.spilled} dead letters wait on the disk{why}")
@@ -210,21 +236,36 @@ class Memory:
         """Lets go of the tables."""
         if self.model is not None:
             self.model.close()
-            self.model = None
+            self.model, self._attached_inode = None, 0
+
+    def _explain_silence(self) -> str:
+        """What may keep a learner that works from telling so, for the end of a sentence."""
+        try:
+            n_bytes = shutil.disk_usage(self.directory).free
+        except OSError:
+            return ""
+        return f"; {self.directory} has {n_bytes:,} bytes left: make room there" if n_bytes < LITTLE_ROOM_BYTES else ""
 
     def _read_status(self) -> None:
         try:
+            check_memory(self.directory)
             found = (self.directory / STATUS_FILE).stat()
         except FileNotFoundError:
             self.status, self._status_seen = None, (0, 0)
             return
+        except (OSError, FolderError):
+            self.status, self._status_seen = None, (0, 0)  # nor is the old word one to believe
+            raise
         seen = (found.st_ino, found.st_mtime_ns)
         if seen != self._status_seen:
             self.status = None  # where the next line fails, the old word no longer holds
             self.status, self._status_seen = read_status(self.directory), seen
 
     def _attach(self) -> None:
-        if self.status is None or self.status.tables is None:
+        if self.status is None:
+            return
+        if self.status.tables is None:
+            self._make_room()
             return
         directory = self.directory / self.status.tables
         inode = directory.stat().st_ino  # not the name: a folder that was emptied begins to count anew
@@ -235,10 +276,18 @@ class Memory:
         self.model, self._attached_inode = model, inode
         log.info("attached to tables", directory=str(directory))
 
+    def _make_room(self) -> None:
+        """Lets go of tables that a learner has removed before it has others: it needs their room for these."""
+        if self.model is not None and self.model.is_removed:
+            log.warning("no room for two tables: answers stop until the learner is restored")
+            self.close()
+
 
 def warm_kernels() -> None:
     """Compiles what answers, or loads it from Numba's cache, so that no request waits for it."""
     config = ModelConfig(n_rows=2)
     decoder = EventDecoder(EventFormat(), config.task, config.n_rows)
     decoder.warm_up()
-    OnlineModel(Tables.create(config)).predict(hash_features([[("warm", 1.0)]], config.n_rows))
+    model = OnlineModel(Tables.create(config))
+    model.predict(hash_features([[("warm", 1.0)]], config.n_rows))
+    model.report()

@@ -30,7 +30,7 @@ class Parts:
         self.memory = Memory(settings.memory)
         self.metrics = Metrics(self.memory)
         self.decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
-        self.checkpoints = CheckpointStore(settings.checkpoint_dir, settings.checkpoint_keep)
+        self.checkpoints = CheckpointStore(settings.checkpoints, settings.retention)
         self.publisher = Publisher(settings.kafka_topic)
         self._threads = CapacityLimiter(MAX_PUBLISHING)
         self._n_publishing = 0

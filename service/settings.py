@@ -16,16 +16,21 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.tls import check_identity
+from flexihash.consumer.letters import TOPIC_SUFFIX
 from flexihash.model.config import ModelConfig
 from flexihash.model.tasks import Task
-from flexihash.service.service_errors import SettingsError
+from flexihash.service.service_errors import FormerCheckpoints, SettingsError
 from flexihash.service.setting_types import (
     EMPTY_IS_NONE,
+    MAX_KAFKA_LENGTH,
+    TOPIC_PLACE,
     Certificates,
     Client,
+    EmbeddingDim,
     File,
-    Folder,
+    LetterTopic,
     Names,
+    Offsets,
     OptionalFolder,
     Panel,
     Rows,
@@ -34,15 +39,19 @@ from flexihash.service.setting_types import (
     Text,
     Token,
     TopicName,
+    explain_allowed,
     explain_refusal,
 )
 
-if TYPE_CHECKING:  # these import scikit-learn and kafka-python, which the supervisor must not load
+if TYPE_CHECKING:  # these import torch, scikit-learn and kafka-python, which the supervisor must not load
     from flexihash.consumer.kafka.topic import Topic
     from flexihash.consumer.wire import EventFormat
+    from flexihash.model.checkpoint.retention import Retention
 
 PREFIX = "FLEXIHASH_"
 SHARED_MEMORY = Path("/dev/shm")
+FORMER_CHECKPOINTS = Path("checkpoints")  # of all topics once; now a folder each in it
+MANIFESTS = "*/manifest.json"
 HTTP, KAFKA, MODEL, EVENTS, STORAGE, LOGS = map(Panel, ("HTTP", "Kafka", "Model", "Events", "Storage", "Logs"))
 
 OnLostPosition = Literal["stop", "earliest", "latest", "keep", "fresh"]
@@ -76,8 +85,11 @@ class Settings(BaseSettings):
     bootstrap_servers: Annotated[Servers, KAFKA] = Field(
         "localhost:9092", description="Kafka brokers, host:port, separated by commas."
     )
-    topic: Annotated[TopicName, KAFKA] = Field(
-        "events", description="Topic of the events; dead letters go to the topic of this name with .dlq after it."
+    topic: Annotated[TopicName, KAFKA] = Field("events", description="Topic of the events.")
+    dead_letter_topic: Annotated[LetterTopic, KAFKA] = Field(
+        TOPIC_PLACE + TOPIC_SUFFIX,
+        description="Topic of the records that cannot be learned from, {topic} being the name of theirs; empty: they "
+        "are counted, and not kept.",
     )
     group_id: Annotated[str, KAFKA] = Field(
         "flexihash", min_length=1, description="Consumer group whose offsets show the lag."
@@ -90,6 +102,11 @@ class Settings(BaseSettings):
         description="What to do where the topic no longer goes on where the model stands: stop learning until someone "
         "has acted; go on at its earliest record or its latest; keep the positions though cluster or topic are others; "
         "or start a fresh model.",
+    )
+    skip_until: Annotated[Offsets, KAFKA] = Field(
+        {},
+        description="Offsets before which no record is learned, such as 0:2000,1:1950, or 2000 for a topic of one "
+        "partition: what was read before stays learned, so it takes effect after going back to an older checkpoint.",
     )
     create_topic: Annotated[bool, KAFKA] = Field(
         False, description="Create the topic, with one partition, where it is absent."
@@ -128,16 +145,23 @@ class Settings(BaseSettings):
         description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 160 bytes.",
     )
     seed: Annotated[int, MODEL] = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
+    embeddings: Annotated[bool, MODEL] = Field(
+        False, description="Learn embeddings of features from their company, without labels, beside the predictions."
+    )
+    embedding_dim: Annotated[EmbeddingDim, MODEL] = Field(
+        16, description="Size of these embeddings: 8, 16, 32 or 64; a row takes 4 bytes for each, and 16 more."
+    )
 
     label_field: Annotated[str, EVENTS] = Field(
         "label", min_length=1, description="Field of an event that holds the label."
     )
     features_field: Annotated[str, EVENTS] = Field(
         "features",
-        description="Field that holds the features; empty: the whole event but the label and ignored fields.",
+        description="Field that holds the features; empty: the whole event but the label, weight, id, timestamp and "
+        "what is ignored.",
     )
     ignored_features: Annotated[Names, EVENTS] = Field(
-        (), description="Fields that are not features, separated by commas."
+        (), description="Names, paths (user.address) and patterns (debug_*) of what is no feature, separated by commas."
     )
     categorical_features: Annotated[Names, EVENTS] = Field(
         (), description="Patterns of features whose numbers are names only, such as *_id, separated by commas."
@@ -150,15 +174,26 @@ class Settings(BaseSettings):
     max_key_length: Annotated[int, EVENTS] = Field(512, ge=1, description="Most characters in a feature's name.")
     max_event_bytes: Annotated[int, EVENTS] = Field(1_000_000, ge=2, description="Largest event, in bytes.")
 
-    checkpoint_dir: Annotated[Folder, STORAGE] = Field(
-        Path("checkpoints"),
+    checkpoint_dir: Annotated[OptionalFolder, STORAGE] = Field(
+        None,
         description="Folder of the checkpoints, the newest of which is gone on from, and of dead letters that the "
-        "broker has not taken.",
+        "broker has not taken; empty: checkpoints/TOPIC.",
+    )
+    adopt: Annotated[bool, STORAGE] = Field(
+        False,
+        description="Go on from a checkpoint that was learned from other topics: keep what it learned, and begin this "
+        "topic where start_at says.",
     )
     checkpoint_seconds: Annotated[float, STORAGE] = Field(
         60.0, gt=0, allow_inf_nan=False, description="Seconds between two checkpoints."
     )
     checkpoint_keep: Annotated[int, STORAGE] = Field(3, ge=1, description="Newest checkpoints that are kept.")
+    checkpoint_keep_hourly: Annotated[int, STORAGE] = Field(
+        24, ge=0, description="Hours of which the newest checkpoint is kept as well, the last in which one was saved."
+    )
+    checkpoint_keep_daily: Annotated[int, STORAGE] = Field(
+        7, ge=0, description="Days, in UTC, of which the newest checkpoint is kept as well."
+    )
     memory_dir: Annotated[OptionalFolder, STORAGE] = Field(
         None, description="Folder on tmpfs for the shared tables; empty: one in /dev/shm, named after user and topic."
     )
@@ -198,10 +233,19 @@ class Settings(BaseSettings):
             raise ValueError("FLEXIHASH_SSL_CERTFILE and FLEXIHASH_SSL_KEYFILE go together: set both, or neither")
         return self
 
+    @model_validator(mode="after")
+    def _check_letter_topic(self) -> Self:
+        if len(self.letter_topic) > MAX_KAFKA_LENGTH:
+            raise ValueError(
+                f"{PREFIX}DEAD_LETTER_TOPIC={self.dead_letter_topic} makes {len(self.letter_topic)} characters with the"
+                f" topic's name, and Kafka takes {MAX_KAFKA_LENGTH}"
+            )
+        return self
+
     @property
     def model(self) -> ModelConfig:
         """What the model is made of."""
-        return ModelConfig(task=self.task, quantile=self.quantile, n_rows=self.n_rows, seed=self.seed)
+        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.__struct_fields__})
 
     @property
     def event_format(self) -> EventFormat:
@@ -212,9 +256,9 @@ class Settings(BaseSettings):
         return EventFormat(
             label_field=self.label_field,
             features_field=self.features_field,
-            ignored_features=self.ignored_features,
             max_event_bytes=self.max_event_bytes,
             rules=FeatureRules(
+                ignored_features=self.ignored_features,
                 categorical_features=self.categorical_features,
                 numeric_features=self.numeric_features,
                 max_features=self.max_features,
@@ -242,12 +286,40 @@ class Settings(BaseSettings):
         """The topic that is learned, where the brokers are."""
         from flexihash.consumer.kafka.topic import Topic
 
-        return Topic(self.connection, self.topic)
+        return Topic(self.connection, self.topic, self.letter_topic)
+
+    @property
+    def letter_topic(self) -> str:
+        """Name of the topic of dead letters; empty where none are kept."""
+        return self.dead_letter_topic.replace(TOPIC_PLACE, self.topic)
 
     @property
     def dead_letter_dir(self) -> Path:
         """Folder of the dead letters that the broker has not taken."""
-        return self.checkpoint_dir / "dead-letters"
+        return self.checkpoints / "dead-letters"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the checkpoints."""
+        return self.checkpoint_dir or FORMER_CHECKPOINTS / self.topic
+
+    @property
+    def retention(self) -> Retention:
+        """Which checkpoints are kept."""
+        from flexihash.model.checkpoint.retention import Retention
+
+        return Retention(self.checkpoint_keep, self.checkpoint_keep_hourly, self.checkpoint_keep_daily)
+
+    def check_former_checkpoints(self) -> None:
+        """Keeps a start from passing over what lies in the folder that was the default for all topics once.
+
+        Raises:
+            FormerCheckpoints: there are checkpoints, and none in the folder that is the default now.
+        """
+        if self.checkpoint_dir is not None or any(self.checkpoints.glob(MANIFESTS)):
+            return
+        if any(FORMER_CHECKPOINTS.glob(MANIFESTS)):
+            raise FormerCheckpoints(FORMER_CHECKPOINTS, self.checkpoints)
 
     @property
     def memory(self) -> Path:
@@ -304,23 +376,7 @@ def _explain(details: ErrorDetails, given: Mapping[str, Any]) -> str:
     is_secret = SecretStr in (field.annotation, *get_args(field.annotation))
     value = "(not shown)" if is_secret else _to_text(details["input"])
     setting = f"--{name.replace('_', '-')} {value}" if name in given else f"{_env_name(name)}={value}"
-    return f"{setting}: {_explain_allowed(details)}"
-
-
-def _explain_allowed(details: ErrorDetails) -> str:
-    match details["type"]:
-        case "value_error":
-            return str(details["ctx"]["error"])
-        case "int_parsing" | "int_type" | "int_from_float":
-            return "must be a whole number"
-        case "float_parsing" | "float_type":
-            return "must be a number"
-        case "bool_parsing" | "bool_type":
-            return "must be true or false"
-        case "string_too_short":
-            return "must not be empty"
-        case _:
-            return details["msg"].replace("Input should be", "must be")
+    return f"{setting}: {explain_allowed(details)}"
 
 
 def _env_name(name: str) -> str:
@@ -335,6 +391,8 @@ def _to_text(value: Any) -> str:
             return str(value.get_secret_value())
         case bool():
             return str(value).lower()
+        case dict():
+            return ",".join(f"{key}:{one}" for key, one in value.items())
         case tuple() | list():
             return ",".join(map(str, value))
         case _:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,11 +14,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from types import FrameType
 from typing import Any
 
 import structlog
 
+from flexihash.service.folders import SERVE_LOCK, give_back, hold_memory, make_metrics_folder
 from flexihash.service.logs import configure_logs
 from flexihash.service.orphans import die_with_parent
 from flexihash.service.service_errors import AddressError
@@ -30,6 +31,10 @@ LAST_EXIT = "SUPERVISOR_LAST_EXIT"  # environment variable: exit code of the chi
 MUST_MEND = 2  # exit code of a child that says: restarting will not help, a person must change something
 LEARNER_GRACE_S = 60.0  # the last checkpoint of a table of gigabytes takes this long on a slow disk
 API_GRACE_S = 5.0  # answers in flight take milliseconds
+OPEN_TO_ALL = (
+    "no token is asked for: whoever reaches this address may predict, publish events and save checkpoints; "
+    "set FLEXIHASH_API_TOKEN, or listen on 127.0.0.1"
+)
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -222,28 +227,42 @@ def serve(settings: Settings, on_listening: Callable[[str], None] = lambda url: 
         on_listening: is told the address once connections are taken.
 
     Raises:
+        LearnerBusy: another service works in the memory folder, which is left as it is.
+        FolderError: that folder is not ours alone, or cannot be written.
         AddressError: host and port cannot be had.
     """
     configure_logs(settings, "serve")
     with bind_socket(settings.host, settings.port) as listening:
-        url = describe_address(listening)
-        logger.info(f"listening on {url}", topic=settings.topic, workers=settings.workers)
-        on_listening(url)
-        return Supervisor(
-            specs=child_specs(settings.workers, listening.fileno()),
-            environment={**os.environ, **settings.to_environment(), **_share_metrics(settings)},
-        ).run()
+        lock = hold_memory(settings.memory, SERVE_LOCK)
+        try:
+            return _serve(settings, listening, on_listening)
+        finally:
+            give_back(settings.memory)
+            os.close(lock)
+
+
+def _serve(settings: Settings, listening: socket.socket, on_listening: Callable[[str], None]) -> int:
+    """The same, on a socket and in a memory folder that are held."""
+    url = describe_address(listening)
+    logger.info(f"listening on {url}", topic=settings.topic, workers=settings.workers)
+    if settings.api_token is None and not is_loopback(listening):
+        logger.warning(OPEN_TO_ALL, host=settings.host)
+    on_listening(url)
+    return Supervisor(
+        specs=child_specs(settings.workers, listening.fileno()),
+        environment={**os.environ, **settings.to_environment(), **_share_metrics(settings)},
+    ).run()
 
 
 def _share_metrics(settings: Settings) -> dict[str, str]:
-    """Has several workers add up their request metrics in a folder, which must be empty at their start."""
+    """Has several workers add up their request metrics in a folder, which must be empty at their start.
+
+    Raises:
+        FolderError: it cannot be made.
+    """
     if settings.workers == 1:
         return {}
-    settings.memory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder = settings.memory / "prometheus"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    return {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    return {"PROMETHEUS_MULTIPROC_DIR": str(make_metrics_folder(settings.memory))}
 
 
 def child_specs(n_workers: int, listening_fd: int) -> list[ChildSpec]:
@@ -301,6 +320,11 @@ def describe_address(listening: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_loopback(listening: socket.socket) -> bool:
+    """Whether only this machine reaches a listening socket."""
+    return ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _next_restart_s(children: Sequence[Child]) -> float | None:

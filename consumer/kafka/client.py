@@ -43,10 +43,13 @@ def open_client(client_class: Any, connection: KafkaConnection, **settings: Any)
     return client
 
 
-def open_consumer(connection: KafkaConnection) -> Any:
+def open_consumer(connection: KafkaConnection, max_fetch_bytes: int = MAX_FETCH_BYTES) -> Any:
     """A KafkaConsumer that reads what is assigned to it from where it is told to, and nothing of aborted transactions.
 
     It has no group: with one, each poll first waits for the group's coordinator, even if records are buffered.
+
+    Args:
+        max_fetch_bytes: of one partition in one answer, which holds one batch at least.
     """
     return open_client(
         KafkaConsumer,
@@ -54,7 +57,7 @@ def open_consumer(connection: KafkaConnection) -> Any:
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level="read_committed",
-        max_partition_fetch_bytes=MAX_FETCH_BYTES,
+        max_partition_fetch_bytes=max_fetch_bytes,
         metrics_enabled=False,
     )
 

@@ -37,6 +37,7 @@ from flexihash.consumer.consumer_errors import (
 from flexihash.consumer.kafka.client import Admin, close_client, open_consumer
 from flexihash.consumer.kafka.connection import REQUEST_TIMEOUT_MS
 from flexihash.consumer.kafka.failures import translate
+from flexihash.consumer.kafka.lookup import build_record, look_up
 from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.records import Fetch, Identity, OnLost, Record, StartAt
 
@@ -91,6 +92,10 @@ class KafkaSource:
         """The ids of the cluster and of the topic as they are now."""
         cluster = self._admin.ask(lambda admin: admin.describe_cluster())
         return Identity(cluster.get("cluster_id"), _topic_id(self._describe()))
+
+    def read(self, offsets: Mapping[int, int]) -> dict[int, Record]:
+        """The records at these offsets, where the log holds one; see `Source.read`."""
+        return look_up(self._topic, offsets)
 
     def start(self, positions: Mapping[int, int]) -> dict[int, int]:
         """Begin to read all partitions; see `Source.start`."""
@@ -304,11 +309,10 @@ def read_topic(topic: Topic) -> Iterator[Record]:
 
 
 def _fetch(partition: int, records: Sequence[Any]) -> Fetch:
-    def build_record(index: int) -> Record:
-        r = records[index]
-        return Record(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, tuple(r.headers))
+    def build(index: int) -> Record:
+        return build_record(records[index])
 
-    return Fetch(partition, [r.offset for r in records], [r.value for r in records], build_record)
+    return Fetch(partition, [r.offset for r in records], [r.value for r in records], build)
 
 
 def _partitions(description: Mapping[str, Any]) -> list[int]:

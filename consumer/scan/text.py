@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexihash.consumer.scan.words import byte, word64
 from flexihash.model.compiled import part
+from flexihash.model.words import byte, word64
 
 QUOTE, BACKSLASH = 0x22, 0x5C
 SPACE, TAB, LINE_FEED, RETURN = 0x20, 0x09, 0x0A, 0x0D

@@ -6,8 +6,8 @@ import numpy as np
 
 from flexihash.consumer.scan.decimals import scale
 from flexihash.consumer.scan.text import QUOTE, end_of_string
-from flexihash.consumer.scan.words import byte, word32
 from flexihash.model.compiled import part
+from flexihash.model.words import byte, word32
 
 # Kinds of value; OTHER is an object, an array, or left for another reason.
 NULL, BOOLEAN, INTEGER, FRACTION, STRING, OTHER = 0, 1, 2, 3, 4, 5

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -15,10 +16,12 @@ from flexihash.model.checkpoint.checkpoint_errors import (
     OTHER_PROGRAM,
     CheckpointDamaged,
     CheckpointMismatch,
+    Difference,
     raise_read_error,
 )
+from flexihash.model.config import MAX_PARTITIONS
 
-FORMAT_VERSION = 3  # 1 had the fields of a record in another order, 2 had three experts
+FORMAT_VERSION = 3  # 1 had the fields of a record in another order, 2 had three experts and no digests
 MODEL_FILE = "model.safetensors"
 MANIFEST_FILE = "manifest.json"
 
@@ -31,6 +34,11 @@ BLOCK_BYTES = 4 << 20
 _SEAL_OPEN = b',\n  "sha256": "'
 _SEAL_CLOSE = b'"\n}\n'
 _SEAL_BYTES = 64 + len(_SEAL_CLOSE)
+
+# Any program can seal a manifest. What is read back into a learner is looked at, so that it is refused here by name.
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_PARTITION = re.compile(r"[0-9]{1,4}")
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # all that msgspec raises on bad bytes
 
 
 class FileRecord(msgspec.Struct, frozen=True):
@@ -45,15 +53,15 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Everything of a checkpoint but its tensors; the content of manifest.json but its own SHA-256."""
 
     format_version: int
-    events: int
+    events: Count
     """Learned from so far."""
-    created_at: datetime
+    created_at: Annotated[datetime, msgspec.Meta(tz=True)]
     """UTC. For people: the order of checkpoints is that of their counters, since clocks can go back."""
     cluster_id: str | None
     """Of the Kafka cluster that the positions belong to; None where there is none (a file)."""
     topic_ids: dict[str, str]
     """Topic name -> Kafka's id of it, which changes when a topic is deleted and created again."""
-    positions: dict[str, int]
+    positions: dict[str, Count]
     """"topic:partition" -> the next offset to learn from."""
     configuration: dict[str, Any]
     """The settings that the tensors depend on."""
@@ -61,6 +69,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Progressive metrics at this moment, for people. JSON has no NaN: one becomes null."""
     files: dict[str, FileRecord]
     """Every other file of the checkpoint."""
+
+
+class _History(msgspec.Struct):
+    beginnings: dict[str, Count] = {}
+    skipped: dict[str, list[tuple[Count, Count]]] = {}
+    learners: dict[str, Count] = {}
+
+
+class _Metrics(msgspec.Struct):
+    """What of the metrics a learner goes on from, and what `verify` compares."""
+
+    rejected: dict[str, Count] = {}
+    unlabelled: Count = 0
+    poison: list[Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}@[0-9]{1,19}$")]] = []
+    history: _History = msgspec.field(default_factory=_History)
 
 
 class _Version(msgspec.Struct):
@@ -87,11 +110,21 @@ def read_manifest(path: Path) -> Manifest:
     _check_seal(path, raw)
     try:
         manifest = _decode(path, raw)
-    except msgspec.DecodeError as cause:
+        msgspec.convert(manifest.metrics, _Metrics)
+    except UNREADABLE as cause:
         raise CheckpointDamaged(path, f"{MANIFEST_FILE} is not a manifest: {cause}") from cause
     if set(manifest.files) != {MODEL_FILE}:
         raise CheckpointDamaged(path, f"{MANIFEST_FILE} names {sorted(manifest.files)} instead of {MODEL_FILE}")
+    _check_positions(path, manifest)
     return manifest
+
+
+def _check_positions(path: Path, manifest: Manifest) -> None:
+    for place in manifest.positions:
+        partition = place.rpartition(":")[2]
+        if not (_PARTITION.fullmatch(partition) and int(partition) < MAX_PARTITIONS):
+            reason = f"{MANIFEST_FILE} has a position of {place!r}, not of a topic, a colon and a partition below"
+            raise CheckpointDamaged(path, f"{reason} {MAX_PARTITIONS}")
 
 
 def _check_seal(path: Path, raw: bytes) -> None:
@@ -105,7 +138,7 @@ def _decode(path: Path, raw: bytes) -> Manifest:
     version = msgspec.json.decode(raw, type=_Version).format_version
     if version != FORMAT_VERSION:
         advice = EARLIER_PROGRAM if version < FORMAT_VERSION else OTHER_PROGRAM
-        raise CheckpointMismatch(path, "format_version", FORMAT_VERSION, version, advice)
+        raise CheckpointMismatch(path, [Difference("format_version", FORMAT_VERSION, version)], advice)
     return msgspec.json.decode(raw, type=Manifest)
 
 
@@ -175,32 +208,33 @@ def check_configuration(
     path: Path,
     expected: Mapping[str, Any],
     found: Mapping[str, Any],
-    advice: str = "choose another checkpoint_dir or set {field} back to {there!r}",
+    advice: str = "choose another checkpoint_dir or set {fields}",
 ) -> None:
     """Compares what a checkpoint was learned with, field by field.
 
     Args:
         path: the checkpoint, for the message.
-        advice: what to do; `field` and `there`, its value in the checkpoint, are put in.
+        advice: what to do; `fields`, each with its value in the checkpoint, is put in.
 
     Raises:
-        CheckpointMismatch: a field differs; the first in order of names is told.
+        CheckpointMismatch: fields differ; all of them are told.
     """
     # As JSON sees it, or a tuple in the settings would differ from the list that was read back.
     as_json = msgspec.json.decode(msgspec.json.encode(expected))
-    if difference := first_difference(as_json, found):
-        field, wanted, there = difference
-        raise CheckpointMismatch(path, field, wanted, there, advice.format(field=field, there=there))
+    if differences := list(find_differences(as_json, found)):
+        fields = " and ".join(f"{one.field} back to {one.found!r}" for one in differences)
+        raise CheckpointMismatch(path, differences, advice.format(fields=fields))
 
 
-def first_difference(expected: Any, found: Any, field: str = "") -> tuple[str, Any, Any] | None:
-    """The first field, in order of names, that differs: its dotted name and both values."""
+def find_differences(expected: Any, found: Any, field: str = "") -> Iterator[Difference]:
+    """The fields, in order of names, that differ."""
     if not (isinstance(expected, Mapping) and isinstance(found, Mapping)):
-        return None if expected == found else (field, expected, found)
+        if expected != found:
+            yield Difference(field, expected, found)
+        return
     for name in sorted(expected.keys() | found.keys()):
         inner = f"{field}.{name}" if field else name
         if (name in expected) != (name in found):
-            return inner, expected.get(name), found.get(name)
-        if difference := first_difference(expected[name], found[name], inner):
-            return difference
-    return None
+            yield Difference(inner, expected.get(name), found.get(name))
+        else:
+            yield from find_differences(expected[name], found[name], inner)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import re
 import shutil
 import threading
@@ -37,6 +36,7 @@ from flexihash.model.checkpoint.manifest import (
     record_file,
     seal,
 )
+from flexihash.model.checkpoint.retention import Retention
 from flexihash.model.checkpoint.tensors import read
 from flexihash.model.model_errors import ConfigurationError
 
@@ -98,18 +98,20 @@ class CheckpointStore:
 
     Args:
         directory: where they lie; made by the first save.
-        keep: how many of the newest stay, at least 1.
+        keep: how many of the newest stay, at least 1; or which others too.
         on_step: called with each of `STEPS` as that step begins, so that a test can crash between any two.
 
     Raises:
         ConfigurationError: `keep` is less than 1.
     """
 
-    def __init__(self, directory: Path, keep: int, on_step: Callable[[str], None] = lambda step: None) -> None:
-        if keep < 1:
-            raise ConfigurationError(f"checkpoint_keep = {keep}: at least 1 checkpoint must stay")
+    def __init__(
+        self, directory: Path, keep: int | Retention, on_step: Callable[[str], None] = lambda step: None
+    ) -> None:
         self.directory = directory
-        self.keep = keep
+        self.keep = keep if isinstance(keep, Retention) else Retention(keep)
+        if self.keep.newest < 1:
+            raise ConfigurationError(f"checkpoint_keep = {self.keep.newest}: at least 1 checkpoint must stay")
         self._on_step = on_step
         self._one_save = threading.Lock()
 
@@ -133,7 +135,7 @@ class CheckpointStore:
         5. `sync_folder`: force the hidden folder's entries to the disk.
         6. `rename`: give the folder its name. From here a restart finds it.
         7. `sync_directory`: force the name to the disk. From here a power cut cannot undo it.
-        8. `hide_old`: rename those beyond `keep`, so that one half removed is never taken for damaged.
+        8. `hide_old`: rename those that are kept no longer, so that one half removed is never taken for damaged.
         9. `remove_hidden`: remove them.
 
         A crash at any point leaves the checkpoints before it loadable. Meant for a thread beside the learner's: writing
@@ -247,7 +249,9 @@ class CheckpointStore:
 
     def _remove_old(self) -> None:
         self._on_step("hide_old")  # 8
-        for old in self._paths()[self.keep :]:
+        paths = self._paths()
+        kept = self.keep.choose(paths)
+        for old in (path for path in paths if path not in kept):
             old.rename(self.directory / f"{_REMOVING}{old.name}")
 
         self._on_step("remove_hidden")  # 9
@@ -272,16 +276,19 @@ class CheckpointStore:
     def _paths(self, *, damaged: bool = False) -> Sequence[Path]:
         """Folders named as checkpoints, newest first; those set aside only where `damaged`."""
         try:
-            entries = [Path(entry.path) for entry in os.scandir(self.directory) if entry.is_dir()]
-        except FileNotFoundError:
-            return []
+            paths = [path for path in self._named() if path.is_dir()]
         except OSError as cause:
             raise CheckpointUnreadable(self.directory, cause) from cause
-        paths = [path for path in entries if _counter(path) and (damaged or not path.name.endswith(_DAMAGED))]
-        return sorted(paths, key=_counter, reverse=True)
+        return [path for path in paths if damaged or not path.name.endswith(_DAMAGED)]
+
+    def _named(self) -> Sequence[Path]:
+        """All that is named as a checkpoint or as one set aside, the highest counter first, whatever it is."""
+        if not self.directory.exists():
+            return []
+        return sorted(filter(_counter, self.directory.iterdir()), key=_counter, reverse=True)
 
     def _last_counter(self) -> int:
-        return max(map(_counter, self._paths(damaged=True)), default=0)
+        return max(map(_counter, self._named()), default=0)
 
     def _describe(self, path: Path) -> CheckpointInfo | None:
         """One line of the list; None where a save removed it meanwhile."""
@@ -295,8 +302,11 @@ class CheckpointStore:
         return CheckpointInfo(path, manifest, None)
 
     def _set_aside(self, path: Path, reason: str) -> SetAside:
+        aside = path.with_name(path.name + _DAMAGED)
         try:
-            aside = path.rename(path.with_name(path.name + _DAMAGED))
+            if aside.is_symlink() or aside.is_file():
+                aside.unlink()
+            path.rename(aside)
             durable.sync(self.directory)
         except OSError as cause:
             raise CheckpointWriteError(path, cause) from cause
@@ -317,7 +327,15 @@ class CheckpointStore:
     def _remove_hidden(self) -> None:
         for path in self.directory.iterdir():
             if path.name.startswith((_SAVING, _REMOVING)):
-                shutil.rmtree(path)
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Removes a folder with all that is in it, or anything else by its name: what a link leads to is not ours."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _counter(path: Path) -> int:

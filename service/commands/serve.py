@@ -29,10 +29,13 @@ class Serving(Outcome):
 
 @takes(
     "topic",
+    "dead_letter_topic",
     "bootstrap_servers",
+    "group_id",
     "create_topic",
     "start_at",
     "on_lost_position",
+    "skip_until",
     "host",
     "port",
     "workers",
@@ -43,6 +46,7 @@ class Serving(Outcome):
     "features_field",
     "ignored_features",
     "checkpoint_dir",
+    "adopt",
     "checkpoint_seconds",
     "memory_dir",
     "log_format",

@@ -11,6 +11,7 @@ from flexihash.consumer.status import CHECKPOINT_REQUEST, CheckpointStatus
 from flexihash.model.checkpoint.checkpoint_errors import CheckpointUnreadable
 from flexihash.model.checkpoint.store import CheckpointInfo
 from flexihash.service.bodies import read_body
+from flexihash.service.folders import FILE_MODE
 from flexihash.service.messages import Checkpoint, Checkpoints, Saved
 from flexihash.service.openapi import describe_answers
 from flexihash.service.parts import Parts
@@ -34,7 +35,12 @@ async def save_checkpoint(request: Request) -> Response:
     await read_body(request, parts.settings.max_body_bytes)  # there is nothing in it; but none is left unread
     requested_at = time.time()
     _require_learner(parts)
-    (parts.memory.directory / CHECKPOINT_REQUEST).touch()
+    try:
+        (parts.memory.directory / CHECKPOINT_REQUEST).touch(FILE_MODE)
+    except OSError as error:
+        raise unavailable(
+            f"cannot ask the learner in {parts.memory.directory}: {error.strerror}", "no_learner"
+        ) from error
     while time.time() < requested_at + CHECKPOINT_TIMEOUT_S:
         await asyncio.sleep(CHECKPOINT_POLL_S)
         parts.memory.refresh()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event as StopSignal
 from typing import Any
 
 import rig.service
 from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.service.commands.verify import learn_again
 from tests.integration.brokers import describe_connection
 
 READY_S = rig.service.Service.patience_s
@@ -28,6 +30,13 @@ class Service(rig.service.Service):
         response = self.http.post(path, json=body)
         assert response.is_success, response.text
         return response.json()
+
+
+def assert_exact(checkpoint: Path, connection: KafkaConnection, n_events: int) -> None:
+    """The checkpoint is, bit for bit, what the log implies, in which there are so many events for it."""
+    options = {"bootstrap_servers": connection.bootstrap_servers}
+    verdict = learn_again(checkpoint, None, options, lambda done, total: None, StopSignal())
+    assert (verdict.differences, verdict.is_ordered, verdict.events) == ([], True, n_events)
 
 
 Launch = Callable[..., Service]

@@ -10,8 +10,12 @@ from flexihash.consumer.consumer_errors import Fenced
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.topic import Topic
-from tests.integration.brokers import ApacheKafka
-from tests.integration.served import Service
+from flexihash.consumer.lease import Lease
+from flexihash.consumer.publisher import Publisher
+from flexihash.producer import synthetic
+from flexihash.producer.events import encode
+from tests.integration.brokers import ApacheKafka, administer
+from tests.integration.served import Service, assert_exact
 
 
 def test_a_second_learner_of_the_same_checkpoints_is_refused(
@@ -62,6 +66,64 @@ def test_a_later_learner_fences_the_earlier(apache_kafka: ApacheKafka, topic_nam
         second.close()
 
 
+def publish(connection: KafkaConnection, topic: str, n_events: int) -> None:
+    with Publisher(Topic(connection, topic)) as publisher:
+        publisher.publish(list(encode(synthetic(n_events))), timeout_s=60)
+
+
+@pytest.mark.kafka
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_the_earlier_goes_on_once_the_later_has_ended(
+    apache_kafka: ApacheKafka, topic_name: str, tmp_path: Path, is_killed: bool
+) -> None:
+    """Stopped or killed: the first learns again by itself, and what the second learned meanwhile too, bit for bit."""
+    connection = apache_kafka.connection
+    Topic(connection, topic_name).create()
+    first, second = (Service(connection, topic_name, tmp_path / name) for name in ("first", "second"))
+    try:
+        publish(connection, topic_name, 300)
+        first.start().wait_position(300)
+        second.start().wait_position(300)
+        first.wait(lambda: first.status().state == "fenced", "fenced")
+        publish(connection, topic_name, 500)
+        second.wait_position(800)
+        assert first.status().events == 300
+        if is_killed:
+            second.kill()
+        else:
+            assert second.stop() == 0
+        first.wait(lambda: first.status().state == "learning", "that the first goes on")
+        publish(connection, topic_name, 200)
+        first.wait_position(1000)
+        assert first.is_ready()
+        assert first.stop() == 0
+    finally:
+        first.close()
+        second.close()
+    assert_exact(max((tmp_path / "first" / "checkpoints").glob("0*")), connection, 1000)
+
+
+@pytest.mark.kafka
+def test_a_lease_is_free_once_its_holder_says_so(apache_kafka: ApacheKafka, topic_name: str) -> None:
+    topic = Topic(apache_kafka.connection, topic_name)
+    topic.create()
+    ended, first, second = (Lease(topic, topic_name) for _ in range(3))
+    ended.renew(7)
+    ended.release()
+    assert not first.is_free()  # nobody knows how long ago that was said
+    first.renew(0)
+    assert not first.is_free()
+    second.renew(0)
+    assert not first.is_free()
+    second.release()
+    assert first.is_free()
+    with administer(apache_kafka.connection) as admin:
+        (offset,) = admin.list_group_offsets(topic_name)[topic_name].values()
+    assert offset.offset == 7  # for lag tools, it stays what it was
+    for lease in (ended, first, second):
+        lease.close()
+
+
 @pytest.mark.kafka
 def test_a_fence_is_the_newest_holders(apache_kafka: ApacheKafka, topic_name: str) -> None:
     first = Fence(Topic(apache_kafka.connection, topic_name), "group")
@@ -76,5 +138,9 @@ def test_a_fence_is_the_newest_holders(apache_kafka: ApacheKafka, topic_name: st
     with pytest.raises(Fenced):
         first.acquire()
     second.check()
+    first.reset()
+    first.acquire()  # as once the other is gone
+    with pytest.raises(Fenced):
+        second.check()
     first.close()
     second.close()

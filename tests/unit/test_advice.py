@@ -24,7 +24,9 @@ from flexihash.consumer.consumer_errors import (
     Fault,
     Fenced,
     IdentityChanged,
+    LabelsUnfit,
     PositionOutOfRange,
+    TopicNotFound,
 )
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.files import FileSource
@@ -114,7 +116,23 @@ def test_a_failure_of_the_connection(error: Exception, connection: KafkaConnecti
             "the model's positions in topic 'events' are of topic A, but this is topic B, where they mean nothing;"
             " connect to the old topic, or choose with --on-lost-position: earliest (keep the model, read all of this"
             " one), latest (keep the model, read what comes from now on), keep (this one is a faithful copy with the"
-            " same offsets), fresh (start a new model)",
+            " same offsets), fresh (start a new model; right after a restart of `flexihash broker`, which keeps"
+            " nothing)",
+        ),
+        (
+            TopicNotFound("events", "h:1"),
+            "topic 'events' does not exist on h:1: check the name, or create it, for instance with kafka-topics.sh"
+            " --bootstrap-server h:1 --create --topic events; `flexihash serve --create-topic` makes it at its start",
+        ),
+        (
+            LabelsUnfit(Path("f"), 3, 1_000, {3, 2}, Task.BINARY),
+            "f: 3 of the first 1,000 labels are not 0 or 1 (task=binary): 2, 3; mend them, or choose --task regression"
+            " for quantities, or counts for counts; a class can be learned as yes or no, with 1 for it and 0 for all"
+            " others",
+        ),
+        (
+            LabelsUnfit(Path("f"), 3, 4, {1e101}, Task.REGRESSION),
+            "f: 3 of the first 4 labels are not what it learns (task=regression): 1e+101; mend them",
         ),
         (
             PositionOutOfRange("events", 1, 3, 5, 9),
@@ -125,7 +143,8 @@ def test_a_failure_of_the_connection(error: Exception, connection: KafkaConnecti
         (
             Fenced("flexihash.g.events"),
             "another learner has taken over (transactional id flexihash.g.events): this one has stopped and saves"
-            " nothing more; stop one of the two, or give this one another FLEXIHASH_GROUP_ID and checkpoint folder",
+            " nothing more, and goes on by itself once the other has ended; stop one of the two"
+            ", or give this one another FLEXIHASH_GROUP_ID and checkpoint folder",
         ),
         (ValueError("as it is"), "as it is"),
     ],

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,8 @@ from flexihash.service.measurement import Measurement
 from flexihash.service.setting_types import Panel
 from flexihash.service.settings import PREFIX, Settings
 from flexihash.service.supervisor import bind_socket
+
+WIDTH = 80  # of what is no terminal
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -57,6 +63,9 @@ def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
     assert f"Usage: flexihash {command} " in out
+    for line, after in pairwise(line.rstrip() for line in out.partition("╭")[0].splitlines()):
+        if line and after:
+            assert len(f"{line} {after.split()[0]}") > WIDTH - 2, "no line is broken but where it is full"
 
 
 def test_version(run: Run) -> None:
@@ -113,6 +122,18 @@ def test_options_show_default_and_choices() -> None:
     assert options["create_topic"].secondary_opts == ["--no-create-topic"]
 
 
+def test_no_option_has_the_name_of_its_value() -> None:
+    """Some versions of Typer take what stands for the value in the help as the name, where none is written."""
+    options = [
+        option
+        for command in cli.app.registered_commands
+        for option in cli.complete(command.name).params
+        if option.param_type_name == "option"
+    ]
+    assert len(options) > 50
+    assert [option.opts for option in options if not re.fullmatch(r"--[a-z-]+", option.opts[0])] == []
+
+
 def test_every_command_has_json() -> None:
     for command in cli.app.registered_commands:
         assert ["--json"] in [option.opts for option in cli.complete(command.name).params], command.name
@@ -130,6 +151,12 @@ def test_wrong_setting_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         2,
         "flexihash: FLEXIHASH_TOPIK is no setting; did you mean FLEXIHASH_TOPIC? Otherwise unset it\n",
     )
+
+
+def test_dead_letters_that_are_not_kept_cannot_be_shown(run: Run) -> None:
+    code, out, err = run("dead-letters", "--dead-letter-topic", "")
+    assert (code, out) == (2, "")
+    assert err == "flexihash: FLEXIHASH_DEAD_LETTER_TOPIC is empty, so no letters are kept; name that of older ones\n"
 
 
 def test_port_in_use_is_one_line() -> None:
@@ -156,6 +183,7 @@ def test_learn_prints_metrics_beside_the_baseline(run: Run, tmp_path: Path) -> N
     code, out, err = run("learn", file, "--n-rows", 1024)
     assert (code, err) == (0, "")
     assert "100 events learned in " in out
+    assert "Progressive metrics, task binary; of the first, lower is better" in out
     (row,) = (line for line in out.splitlines() if "log loss" in line)
     mine, baseline = (float(cell) for cell in row.replace("│", " ").split()[2:4])
     seen = [(sum(labels[:n]) + 0.5) / (n + 1) for n in range(100)]  # half an event of each kind at first
@@ -203,6 +231,54 @@ def test_learn_of_a_file_that_was_learned_has_nothing_left_to_do(run: Run, tmp_p
     assert "0 events learned" in out
 
 
+@pytest.mark.parametrize("labels", [range(7), [0] * 5_000 + [1, 2, 3, 4, 5, 6] * 20, [1, 2] * 50])
+def test_learn_does_not_take_several_labels_for_two(run: Run, tmp_path: Path, labels: list[int]) -> None:
+    file = write_events(tmp_path / "events.ndjson", list(labels))
+    code, out, err = run("learn", file, "--n-rows", 1024, "--checkpoint-dir", "kept")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    unfit = sorted({label for label in labels if label > 1})
+    assert re.fullmatch(
+        rf"flexihash: {file}: [\d,]+ of the first [\d,]+ labels are not 0 or 1 \(task=binary\): "
+        + ", ".join(map(str, unfit))
+        + "; mend them, or choose --task regression for quantities, or counts for counts; .*\n",
+        err,
+    )
+    assert list(Path("kept").glob("0*")) == []
+    code, out, _ = run("learn", file, "--n-rows", 1024, "--task", "counts", "--json")
+    assert (code, json.loads(out)["events"], json.loads(out)["rejected"]) == (0, len(labels), {})
+
+
+@pytest.mark.parametrize("slips", [["2"], ['"no"'] * 50, ["2"] * 10])
+def test_learn_passes_labels_that_are_slips(run: Run, tmp_path: Path, slips: list[str]) -> None:
+    file = write_events(tmp_path / "events.ndjson", [1, 0] * 500)
+    lines = [f'{{"features": {{"color": "red"}}, "label": {label}}}\n' for label in slips]
+    file.write_text("".join(lines) + file.read_text())
+    code, out, _ = run("learn", file, "--n-rows", 1024, "--json")
+    assert (code, json.loads(out)["events"], json.loads(out)["rejected"]) == (0, 1_000, {"bad_label": len(slips)})
+
+
+def test_learn_of_counts_below_zero_names_another_task(run: Run, tmp_path: Path) -> None:
+    file = write_events(tmp_path / "events.ndjson", [-1, 3, -2] * 10)
+    code, _, err = run("learn", file, "--n-rows", 1024, "--task", "counts")
+    assert code == 2
+    assert err.endswith(
+        "20 of the first 30 labels are not what it learns (task=counts): -2, -1; "
+        "mend them, or choose --task regression for quantities that may be negative\n"
+    )
+
+
+def test_learn_reads_gzip_and_standard_input_as_its_help_says(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = write_events(tmp_path / "events.ndjson", [1, 0] * 5).read_bytes()
+    (tmp_path / "events.ndjson.gz").write_bytes(gzip.compress(content))
+    assert json.loads(run("learn", "events.ndjson.gz", "--n-rows", 1024, "--json")[1])["events"] == 10
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content)))
+    assert json.loads(run("learn", "-", "--n-rows", 1024, "--json")[1])["events"] == 10
+    words = " ".join(run("learn", "--help")[1].replace("│", " ").split())
+    assert "gzipped where the name ends in .gz; - reads standard input" in words
+
+
 def test_learn_of_an_absent_file_is_one_line(run: Run) -> None:
     assert run("learn", "nowhere.ndjson") == (
         2,
@@ -230,7 +306,9 @@ def test_inspect_shows_lists_and_finds_damage(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert "0.2% of 1,024" in out
     code, out, _ = run("inspect", "kept")
-    assert Path(listed["path"]).name in out
+    assert Path(listed["path"]).name in out and "problem" not in out
+    code, out, _ = run("inspect", ".")
+    assert (code, out) == (1, ".: there are no checkpoints in this folder; there are in kept\n")
 
     tensors = Path(listed["path"]) / "model.safetensors"
     content = bytearray(tensors.read_bytes())
@@ -242,6 +320,9 @@ def test_inspect_shows_lists_and_finds_damage(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("inspect", listed["path"], "--json")
     assert code == 1
     assert json.loads(out)["problem"].startswith("model.safetensors ")
+    (Path(listed["path"]) / "manifest.json").write_text("{}")
+    code, out, _ = run("inspect", "kept")
+    assert "problem" in out.splitlines()[0]
 
 
 def test_inspect_of_what_is_not_there(run: Run, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import tomllib
 from pathlib import Path
 
 import numba
-import numpy as np
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
@@ -21,7 +20,6 @@ from numba import types
 from numba.core.base import BaseContext
 from numba.core.typing import templates
 from numba.extending import models
-from sklearn.feature_extraction import _hashing_fast
 from torch import nn
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -60,12 +58,6 @@ def test_llvmlite() -> None:
         assert hasattr(ir.IRBuilder, name), f"model.kernel.vectors calls {name}"
     parameters = inspect.signature(ir.IRBuilder.load).parameters
     assert "align" in parameters, "model.kernel.vectors loads from any address"
-
-
-def test_scikit_learn() -> None:
-    rows, offsets, values = _hashing_fast.transform([[("a", 2.0)]], 16, np.float64, False, 0)
-    found = len(rows), list(offsets), list(values)
-    assert found == (1, [0, 1], [2.0]), "model.features hashes a batch by it"
 
 
 def test_uvicorn() -> None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexihash.consumer.scan.words import low_bytes, word32
-from flexihash.model.compiled import part
+from flexihash.model.compiled import entry, part
+from flexihash.model.kernel.vectors import store
+from flexihash.model.words import low_bytes, signed64, word32
 
 EQUALS = 0x3D
+N_FIELDS = 1 << 31  # of features: the hash of a name, as large as it can be
 
 
 @part
@@ -70,3 +72,17 @@ def row_of_category(h, tail, n_name, begin, end, n_rows):  # type: ignore[no-unt
         begin += 4
     tail |= low_bytes(word32(begin), end - begin) << np.uint64(8 * n_tail)
     return end_hash(h, tail, n_tail + end - begin, n_bytes, n_rows)
+
+
+@entry
+def hash_texts(texts, ends, n_texts, n_rows, rows):  # type: ignore[no-untyped-def]
+    """Fills `rows` with each text's row. `texts` (uint8), `ends` and `rows` (int64) are addresses.
+
+    Text t lies up to ``texts + ends[t]``, and begins where the one before it ends.
+    """
+    begin = texts
+    for text in range(n_texts):
+        end = texts + signed64(ends + 8 * text)
+        h, tail = hash_name(begin, end)
+        store(rows + 8 * text, row_of_number(h, tail, end - begin, n_rows))
+        begin = end
