@@ -17,7 +17,7 @@ import msgspec
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from flexihash.consumer.consumer_errors import PublishError, PublishRefused
-from flexihash.consumer.courier import MAX_LETTER_BYTES, NULL, NullableBytes
+from flexihash.consumer.courier import MAX_REQUEST_BYTES, NULL, NullableBytes
 from flexihash.consumer.kafka.client import close_producer
 from flexihash.consumer.kafka.failures import translate
 from flexihash.consumer.kafka.source import read_topic
@@ -152,7 +152,7 @@ def _open_producer(topic: Topic) -> Any:
         transactional_id=f"flexihash.replay.{topic}",
         transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         compression_type="lz4",
-        max_request_size=MAX_LETTER_BYTES,
+        max_request_size=MAX_REQUEST_BYTES,
         max_block_ms=10_000,
         value_serializer=NullableBytes(),
     )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from flexihash.consumer.kafka.topic import Topic
-    from flexihash.consumer.letters import Letter
+    from flexihash.consumer.letters import Cut, Letter
     from flexihash.consumer.replay import LetterBox
     from flexihash.service.settings import Settings
 
@@ -196,8 +196,12 @@ def _describe_sample(letter: Letter) -> Sample:
         stage=letter.stage,
         message=make_printable(letter.message.encode()),
         value=None if letter.value is None else make_printable(letter.value[:SHOWN_BYTES]),
-        value_bytes=None if letter.value is None else len(letter.value),
+        value_bytes=None if letter.value is None else _count_bytes(letter.value, letter.cut.get("value")),
     )
+
+
+def _count_bytes(value: bytes, cut: Cut | None) -> int:
+    return len(value) if cut is None else cut.bytes
 
 
 def make_printable(content: bytes) -> str:
