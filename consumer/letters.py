@@ -15,6 +15,7 @@ HEADER_PREFIX = "__flexihash.errors."
 NULL_HEADERS = HEADER_PREFIX + "null_headers"
 CUT = HEADER_PREFIX + "cut"
 FACTS = ("topic", "partition", "offset", "timestamp", "stage", "reason", "message")
+ID = HEADER_PREFIX + "id"  # before the facts; letters of version 0.1.0 have none
 MAX_LETTER_BYTES = 17 * 1024 * 1024  # a compressed batch may unpack to a record of gigabytes
 HEAD_BYTES = 64 * 1024  # of what is too large
 
@@ -33,6 +34,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         timestamp: Unix time in ms, -1 where the record has none.
         stage: what failed, such as ``decode``.
         reason: a slug, for counting; `message` is for people.
+        id: the learner that wrote it, a slash, and which of its letters it is, from 1 on; empty where it is not known.
         cut: ``key`` and ``value``, where the letter has their first HEAD_BYTES only, and ``headers``, where it has none
             of them.
     """
@@ -47,6 +49,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
+    id: str = ""
     cut: dict[str, Cut] = {}
 
     @property
@@ -61,7 +64,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return 500 + len(self.key or b"") + len(self.value or b"") + headers
 
 
-def make_letter(record: Record, stage: str, reason: str, message: str) -> Letter:
+def make_letter(record: Record, stage: str, reason: str, message: str, id: str = "") -> Letter:
     """The letter for one rejected record."""
     return Letter(
         topic=record.topic,
@@ -74,6 +77,7 @@ def make_letter(record: Record, stage: str, reason: str, message: str) -> Letter
         key=record.key,
         value=record.value,
         headers=list(record.headers),
+        id=id,
     )
 
 
@@ -108,6 +112,7 @@ def _describe_cut(parts: Iterable[bytes]) -> Cut:
 def write_headers(letter: Letter) -> list[tuple[str, bytes]]:
     """The record's headers, those with a null value as empty ones, and ours after them."""
     headers = [(name, value or b"") for name, value in letter.headers]
+    headers.append((ID, letter.id.encode()))
     headers += [(HEADER_PREFIX + name, str(getattr(letter, name)).encode()) for name in FACTS]
     if letter.cut:
         headers.append((CUT, msgspec.json.encode(letter.cut)))
@@ -133,8 +138,10 @@ def read_letter(record: Record) -> Letter | None:
         facts = _read_facts(headers[-len(FACTS) :])
         if facts is None:
             return None
-        kept = [(name, None if i in nulls else value) for i, (name, value) in enumerate(headers[: -len(FACTS)])]
-        return Letter(**facts, key=record.key, value=record.value, headers=kept, cut=cut)
+        del headers[-len(FACTS) :]
+        id = (headers.pop()[1] or b"").decode() if headers and headers[-1][0] == ID else ""
+        kept = [(name, None if i in nulls else value) for i, (name, value) in enumerate(headers)]
+        return Letter(**facts, key=record.key, value=record.value, headers=kept, id=id, cut=cut)
     except ValueError:  # not our numbers, or not our text
         return None
 

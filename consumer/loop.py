@@ -53,7 +53,7 @@ class LearnLoop:
         schedule: None keeps no checkpoints.
         on_status: gets the loop's status a few times a second.
         fence: shuts out other learners; None where there can be none.
-        describe: words for an error that goes into the status.
+        describe: words for what goes into the status or the log.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class LearnLoop:
         fence: Fence | None = None,
         describe: Describe = str,
     ) -> None:
-        self.report = Report(lesson, standing, schedule, on_status)
+        self.report = Report(lesson, standing, schedule, on_status, describe)
         self._lesson = lesson
         self._standing = standing
         self._schedule = schedule

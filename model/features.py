@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.model.model_errors import FeatureError
-from flexihash.model.murmur import hash_texts
+from flexihash.model.murmur import N_FIELDS, hash_texts
 from flexihash.model.words import PADDING
 
 # A flat feature: a number, or a category whose value is the string.
@@ -64,12 +64,14 @@ class Batch(msgspec.Struct, frozen=True):
         offsets: (B + 1,) int64; event b owns ``rows[offsets[b]:offsets[b + 1]]``.
         values: (nnz,) float64; 1 for a category.
         is_number: (nnz,) bool.
+        fields: (nnz,) int64, a hash of each feature's name, whatever its value: from 0 to 2^31 - 1.
     """
 
     rows: NDArray[np.int64]
     offsets: NDArray[np.int64]
     values: NDArray[np.float64]
     is_number: NDArray[np.bool_]
+    fields: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -210,6 +212,7 @@ def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
         offsets=np.cumsum(sizes, dtype=np.int64),
         values=values,
         is_number=np.array([not isinstance(value, str) for _, value in flat], np.bool_),
+        fields=_hash_texts([name for name, _ in flat], N_FIELDS),
     )
 
 

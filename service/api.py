@@ -27,6 +27,7 @@ from flexihash.service.problems import Problem, answer_http_exception, answer_pr
 from flexihash.service.routes import include_routes
 from flexihash.service.service_errors import SettingsError
 from flexihash.service.settings import Settings, load_settings
+from flexihash.service.shared_metrics import reserve_files
 
 GRACE_S = 3.0  # for requests under way when told to stop; the supervisor kills after 5
 MUST_MEND = 2  # exit code: starting again will not help
@@ -107,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return MUST_MEND
     configure_logs(settings, "api")
+    reserve_files()
     # uvicorn repeats the signal when it is done; without this, it would then kill us.
     signal.signal(signal.SIGTERM, lambda *_: None)
     create_server(create_app(settings)).run(sockets=[socket.socket(fileno=fd)])

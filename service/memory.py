@@ -23,6 +23,7 @@ from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import TablesHeld
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import PATIENCE_S, Tables
+from flexihash.service.advice import advise
 from flexihash.service.folders import check_memory
 from flexihash.service.messages import Prediction, Version
 from flexihash.service.problems import unavailable
@@ -224,6 +225,8 @@ class Memory:
         warnings = [f"a checkpoint was damaged and is set aside: {aside}" for aside in checkpoint.set_aside]
         if checkpoint.has_failed:
             warnings.append(f"the last checkpoint was not saved: {checkpoint.error}")
+        if self.status.recent.is_fruitless:
+            warnings.append(advise(self.status.recent))
         if letters.spilled:
             why = f": {letters.error}" if letters.error else ""
             warnings.append(f"{letters.spilled} dead letters wait on the disk{why}")

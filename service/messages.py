@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from flexihash.consumer.status import CheckpointStatus, DeadLettersStatus
+from flexihash.consumer.status import CheckpointStatus, DeadLettersStatus, RecentStatus
 
 
 class Version(msgspec.Struct):
@@ -73,6 +73,7 @@ class Learner(msgspec.Struct, kw_only=True):
     end_positions: dict[str, int]
     rejected: dict[str, int]
     unlabelled: int
+    recent: RecentStatus
     dead_letters: DeadLettersStatus
     checkpoint: CheckpointStatus
 

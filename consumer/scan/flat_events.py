@@ -12,7 +12,7 @@ from flexihash.consumer.scan.text import QUOTE, end_of_string, skip_space
 from flexihash.consumer.scan.values import BOOLEAN, FRACTION, INTEGER, NULL, OTHER, STRING, read_value
 from flexihash.model.compiled import inlined, part
 from flexihash.model.kernel.vectors import store
-from flexihash.model.murmur import hash_name, row_of_category, row_of_number
+from flexihash.model.murmur import N_FIELDS, hash_name, row_of_category, row_of_number
 
 LEFT, LEARN, UNLABELLED = 0, 1, 2  # what becomes of a message
 
@@ -25,7 +25,7 @@ class Limits(NamedTuple):
     Args:
         is_whole: the features are the whole event, not an object in it.
         has_patterns: the book says which features are left out.
-        needs_label: an event without a label is UNLABELLED, and its features are not kept.
+        needs_label: an event without a label is UNLABELLED, and its features are not kept; else its label is NaN.
         is_binary: labels are 0 or 1; else from `lowest` to `highest`.
         max_weight, max_features, max_name_bytes, max_event_bytes: an event beyond is left.
         n_rows: a power of two.
@@ -50,8 +50,9 @@ def is_label(x, limits):  # type: ignore[no-untyped-def]
 
 
 @part
-def add_feature(found, n, row, value, is_number):  # type: ignore[no-untyped-def]
+def add_feature(found, n, row, value, is_number, field):  # type: ignore[no-untyped-def]
     """Writes feature `n`; returns the next one's number."""
+    store(found.fields + 8 * n, field)
     store(found.rows + 8 * n, row)
     store(found.values + 8 * n, value)
     store(found.is_number + n, np.uint8(is_number))
@@ -63,10 +64,11 @@ def add_features(found, n, name_hash, n_name, value, n_rows):  # type: ignore[no
     """Writes what a name and its value give, from feature `n` on; returns the next one's number."""
     h, tail = name_hash
     kind, x, begin, end, _ = value
+    field = row_of_number(h, tail, n_name, N_FIELDS)
     if kind == INTEGER or kind == FRACTION:
-        n = add_feature(found, n, row_of_number(h, tail, n_name, n_rows), x + 0.0, True)  # -0.0 becomes 0.0
+        n = add_feature(found, n, field & (n_rows - 1), x + 0.0, True, field)  # -0.0 becomes 0.0
     if kind != FRACTION and kind != NULL:
-        n = add_feature(found, n, row_of_category(h, tail, n_name, begin, end, n_rows), 1.0, False)
+        n = add_feature(found, n, row_of_category(h, tail, n_name, begin, end, n_rows), 1.0, False, field)
     return n
 
 
@@ -79,7 +81,7 @@ def scan_event(event, end, names, book, limits, slots, found, first):  # type: i
     """
     left = LEFT, first, 0.0, 1.0
     n = first
-    label, weight = 0.0, 1.0
+    label, weight = np.nan, 1.0
     has_label = False
     met = 0  # roles
     is_inside = False  # the object that holds the features

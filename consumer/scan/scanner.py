@@ -23,7 +23,7 @@ class Scanned(NamedTuple):
         outcomes: (N,) uint8.
         offsets: (N + 1,) int64; message m owns ``rows[offsets[m]:offsets[m + 1]]``.
         labels, weights: (N,) float64.
-        rows, values, is_number: (nnz,), as in `model.features.Batch`.
+        rows, values, is_number, fields: (nnz,), as in `model.features.Batch`.
     """
 
     outcomes: NDArray[np.uint8]
@@ -33,6 +33,7 @@ class Scanned(NamedTuple):
     rows: NDArray[np.int64]
     values: NDArray[np.float64]
     is_number: NDArray[np.bool_]
+    fields: NDArray[np.int64]
 
 
 class Addresses(NamedTuple):
@@ -45,6 +46,7 @@ class Addresses(NamedTuple):
     rows: int
     values: int
     is_number: int
+    fields: int
 
 
 def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
@@ -72,6 +74,7 @@ def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book:
         rows=np.empty(most, np.int64),
         values=np.empty(most),
         is_number=np.empty(most, np.bool_),
+        fields=np.empty(most, np.int64),
     )
     slots = np.zeros(1 << SLOT_BITS, np.int64)
     n = scan_messages(
@@ -84,7 +87,9 @@ def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book:
         slots.ctypes.data,
         Addresses(*(array.ctypes.data for array in scanned)),
     )
-    return scanned._replace(rows=scanned.rows[:n], values=scanned.values[:n], is_number=scanned.is_number[:n])
+    return scanned._replace(
+        rows=scanned.rows[:n], values=scanned.values[:n], is_number=scanned.is_number[:n], fields=scanned.fields[:n]
+    )
 
 
 @entry

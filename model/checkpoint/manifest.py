@@ -71,12 +71,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Every other file of the checkpoint."""
 
 
+class _History(msgspec.Struct):
+    beginnings: dict[str, Count] = {}
+    skipped: dict[str, list[tuple[Count, Count]]] = {}
+    learners: dict[str, Count] = {}
+
+
 class _Metrics(msgspec.Struct):
     """What of the metrics a learner goes on from, and what `verify` compares."""
 
     rejected: dict[str, Count] = {}
     unlabelled: Count = 0
     poison: list[Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}@[0-9]{1,19}$")]] = []
+    history: _History = msgspec.field(default_factory=_History)
 
 
 class _Version(msgspec.Struct):

@@ -30,7 +30,8 @@ from flexihash.model.checkpoint.manifest import (
 
 # safetensors' own limit; ours takes 2 KiB.
 _MAX_HEADER_BYTES = 100_000_000
-_DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}  # all that a model remembers is of these
+# All that a model remembers is of these.
+_DTYPES = {"F32": torch.float32, "F64": torch.float64, "I32": torch.int32, "I64": torch.int64}
 
 
 def read(path: Path, into: Mapping[str, torch.Tensor] | None = None) -> tuple[dict[str, torch.Tensor], Manifest]:

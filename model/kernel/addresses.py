@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.model.kernel.activation import MAX_PER_FEATURE, N_NUMBER_FIELDS
+from flexihash.model.kernel.company import MAX_DIM as MAX_CONTEXT_DIM
 from flexihash.model.kernel.experts import (
     DIM,
     DRIFT_EMBEDDING,
@@ -41,6 +42,7 @@ class Events(NamedTuple):
     offsets: int  # (B + 1,) int64
     values: int  # (nnz,) float64
     is_number: int  # (nnz,) uint8
+    fields: int  # (nnz,) int64
 
 
 class Scratch(NamedTuple):
@@ -74,6 +76,9 @@ class Scratch(NamedTuple):
     sees: int  # (3, 16) float32: SEES by kind and element
     weight_sees: int  # (3, 8) float32: SEES by kind and weight
     aging: int  # (2, 8) float32: drift and prior of each variance
+    member: int  # (F,) int64: the row by which each of F features keeps company
+    context: int  # (MAX_CONTEXT_DIM,) float32: what the others say of one of them
+    gradient: int  # (MAX_CONTEXT_DIM,) float32: what it says of them
 
 
 def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
@@ -118,5 +123,8 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         sees=sees.ctypes.data,
         weight_sees=weight_sees.ctypes.data,
         aging=aging.ctypes.data,
+        member=take(np.int64, n_features + 1),
+        context=take(np.float32, MAX_CONTEXT_DIM),
+        gradient=take(np.float32, MAX_CONTEXT_DIM),
     )
     return scratch, kept

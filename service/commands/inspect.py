@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from flexihash.model.checkpoint.manifest import Manifest
     from flexihash.model.checkpoint.store import CheckpointInfo
+
+
+MAX_PLACES = 3  # of a checkpoint in a list
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,9 @@ class Sound(Outcome):
         for partition, position in sorted(manifest["positions"].items()):
             yield "position", f"{partition} next offset {position:,}"
         yield "cluster", manifest["cluster_id"] or "none: learned from a file"
+        for place, ranges in manifest["metrics"].get("history", {}).get("skipped", {}).items():
+            for first, until in ranges:
+                yield "skipped", f"{place} offsets {first:,} to {until - 1:,}"
         for name, value in manifest["configuration"].items():
             yield name, str(value)
         for name, value in manifest["metrics"].items():
@@ -103,9 +110,28 @@ class Entry:
 
     path: str
     events: int | None
+    positions: dict[str, int] | None
     created_at: str | None
     size_bytes: int | None
     problem: str | None
+
+    @property
+    def places(self) -> str:
+        """The positions as ``--skip-until`` takes them, of the first few partitions."""
+        positions = [f"{place.rpartition(':')[2]}:{position}" for place, position in (self.positions or {}).items()]
+        rest = f" and {len(positions) - MAX_PLACES} more" if len(positions) > MAX_PLACES else ""
+        return ",".join(positions[:MAX_PLACES]) + rest
+
+    def describe(self) -> tuple[str, ...]:
+        """Its cells in a list."""
+        return (
+            Path(self.path).name,
+            "" if self.events is None else f"{self.events:,}",
+            (self.created_at or "").removesuffix("+00:00").replace("T", " "),
+            "" if self.size_bytes is None else describe_bytes(self.size_bytes),
+            self.places,
+            self.problem or "",
+        )
 
 
 @dataclass(frozen=True)
@@ -126,15 +152,12 @@ class Listing(Outcome):
         table = Table(box=None)
         for heading in ("checkpoint", "events", "created, UTC", "size"):
             table.add_column(heading, no_wrap=True)
-        table.add_column("problem", overflow="fold")
+        for heading in (
+            ("next offsets", "problem") if any(one.problem for one in self.checkpoints) else ("next offsets",)
+        ):
+            table.add_column(heading, overflow="fold")
         for one in self.checkpoints:
-            table.add_row(
-                Path(one.path).name,
-                "" if one.events is None else f"{one.events:,}",
-                (one.created_at or "").removesuffix("+00:00").replace("T", " "),
-                "" if one.size_bytes is None else describe_bytes(one.size_bytes),
-                one.problem or "",
-            )
+            table.add_row(*one.describe()[: len(table.columns)])
         console.print(table)
 
 
@@ -187,7 +210,20 @@ def list_checkpoints(directory: Path) -> Listing:
     from flexihash.model.checkpoint.store import CheckpointStore
 
     found = [_describe_entry(info) for info in CheckpointStore(directory, keep=1).list()]
-    return Listing(str(directory), found, None if found else "there are no checkpoints in this folder")
+    return Listing(str(directory), found, None if found else _explain_absence(directory))
+
+
+def _explain_absence(directory: Path) -> str:
+    """Where to look instead: each topic has a folder of its own."""
+    from flexihash.model.checkpoint.checkpoint_errors import CheckpointError
+    from flexihash.model.checkpoint.store import CheckpointStore
+
+    inner = []
+    for path in sorted(directory.iterdir()):
+        with suppress(CheckpointError):
+            if path.is_dir() and CheckpointStore(path, keep=1).list():
+                inner.append(str(path))
+    return "there are no checkpoints in this folder" + (f"; there are in {' and '.join(inner)}" if inner else "")
 
 
 def _describe_entry(info: CheckpointInfo) -> Entry:
@@ -195,6 +231,7 @@ def _describe_entry(info: CheckpointInfo) -> Entry:
     return Entry(
         path=str(info.path),
         events=manifest.events if manifest else None,
+        positions=manifest.positions if manifest else None,
         created_at=manifest.created_at.isoformat(timespec="seconds") if manifest else None,
         size_bytes=info.size_bytes,
         problem=info.problem,

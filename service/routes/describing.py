@@ -46,6 +46,7 @@ def _describe_learner(parts: Parts) -> Learner | None:
         end_positions=status.end_positions,
         rejected=status.rejected,
         unlabelled=status.unlabelled,
+        recent=status.recent,
         dead_letters=status.dead_letters,
         checkpoint=status.checkpoint,
     )

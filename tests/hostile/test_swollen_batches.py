@@ -10,6 +10,7 @@ from pathlib import Path
 from time import monotonic, sleep, time
 
 import pytest
+from kafka.errors import MessageSizeTooLargeError
 
 from flexihash.consumer import courier
 from flexihash.consumer.kafka.client import POLL_BYTES
@@ -19,6 +20,7 @@ from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.letters import HEAD_BYTES, Cut, Letter, make_letter, read_letter
 from flexihash.consumer.records import Record
+from flexihash.consumer.replay import read_box, replay
 from flexihash.consumer.spill import Spill
 from rig.service import ROOT
 from tests.integration.brokers import ApacheKafka
@@ -143,7 +145,7 @@ def test_a_poll_ends_after_so_many_bytes(apache_kafka: ApacheKafka, topic_name: 
 def test_a_replay_holds_few_letters_at_a_time(apache_kafka: ApacheKafka, topic_name: str) -> None:
     connection = apache_kafka.connection
 
-    def replay(topic: str, n_letters: int) -> int:
+    def measure_replay(topic: str, n_letters: int) -> int:
         """The most memory that a replay of letters of 10 MB takes."""
         Topic(connection, topic).create()
         letters = DeadLetters(Topic(connection, topic))
@@ -156,8 +158,37 @@ def test_a_replay_holds_few_letters_at_a_time(apache_kafka: ApacheKafka, topic_n
         assert sizes == [10 * MB] * n_letters
         return peak
 
-    few = replay(f"{topic_name}-few", 2)
-    assert replay(f"{topic_name}-many", 30) - few < 50 * MB
+    few = measure_replay(f"{topic_name}-few", 2)
+    assert measure_replay(f"{topic_name}-many", 30) - few < 50 * MB
+
+
+@pytest.mark.kafka
+def test_a_letter_of_a_head_is_counted_and_not_replayed(apache_kafka: ApacheKafka, topic_name: str) -> None:
+    topic = Topic(apache_kafka.connection, topic_name)
+    topic.create()
+    letters = DeadLetters(topic)
+    for offset, value in enumerate((bytes(20 * MB), GOOD)):
+        letters.send(Record(topic_name, 0, offset, NOW_MS, None, value, ()), "decode", "r", "m")
+    letters.flush(PATIENCE_S)
+    letters.close()
+    left_out: list[tuple[int, int]] = []
+    assert replay(topic, on_left_out=lambda *counts: left_out.append(counts)) == 1
+    assert replay(topic, on_left_out=lambda *counts: left_out.append(counts)) == 0
+    assert left_out == [(0, 1), (0, 1)]
+    assert [record.value for record in read_topic(topic)] == [GOOD]
+    box = read_box(topic, n_samples=2)
+    assert (box.count(), box.count_replayed(), box.count_cut(), box.reasons) == (2, 1, 1, ["r"])
+    assert [len(letter.value or b"") for letter in box.samples["r"]] == [HEAD_BYTES, len(GOOD)]
+
+
+@pytest.mark.kafka
+def test_a_broker_that_stores_what_it_takes_unpacked_refuses_the_batch(
+    apache_kafka: ApacheKafka, topic_name: str
+) -> None:
+    """As docs/security.md has it."""
+    Topic(apache_kafka.connection, topic_name).create(settings={"compression.type": "uncompressed"})
+    with pytest.raises(MessageSizeTooLargeError):
+        publish(apache_kafka.connection, topic_name, bytes(5 * MB))
 
 
 @pytest.mark.kafka
