@@ -70,6 +70,7 @@ class Scratch(NamedTuple):
     spread: int  # (N_EXPERTS,) float64: s, the variance of z
     moderated: int  # (N_EXPERTS,) float64: z as it is mixed
     residual: int  # (N_EXPERTS + 1,) float64
+    reach: int  # (N_EXPERTS + 1,) float64
     step: int  # (N_EXPERTS,) float64: g f
     shrink: int  # (N_EXPERTS,) float64: h f
     cross: int  # (N_EXPERTS,) float64: mixing covariance times moderated scores
@@ -117,6 +118,7 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         spread=take(np.float64, N_EXPERTS),
         moderated=take(np.float64, N_EXPERTS),
         residual=take(np.float64, N_EXPERTS + 1),
+        reach=take(np.float64, N_EXPERTS + 1),
         step=take(np.float64, N_EXPERTS),
         shrink=take(np.float64, N_EXPERTS),
         cross=take(np.float64, N_EXPERTS),

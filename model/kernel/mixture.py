@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flexihash.model.compiled import inlined
 from flexihash.model.kernel.experts import N_EXPERTS
-from flexihash.model.kernel.losses import limit_score, moderate
+from flexihash.model.kernel.losses import doubt, limit_gradient, limit_score, moderate
 from flexihash.model.kernel.slots import MIX, MIX_COVARIANCE
 from flexihash.model.kernel.vectors import float64s
 
@@ -24,16 +24,19 @@ def mix(loss, state, scratch):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def update_mix(g, h, state, scratch):  # type: ignore[no-untyped-def]
+def update_mix(loss, g, h, state, scratch):  # type: ignore[no-untyped-def]
     """Moves the mixing weights by a full (not diagonal) Kalman step."""
-    moderated, cross = float64s(scratch.moderated), float64s(scratch.cross)
+    moderated, cross, spreads = float64s(scratch.moderated), float64s(scratch.cross), float64s(scratch.spread)
     spread = 0.0
+    of_experts = 0.0
     for e in range(N_EXPERTS):
+        of_experts += spreads[e] / N_EXPERTS
         cross[e] = 0.0
         for k in range(N_EXPERTS):
             cross[e] += state[MIX_COVARIANCE + e * N_EXPERTS + k] * moderated[k]
         spread += moderated[e] * cross[e]
-    gain = 1.0 / (1.0 + h * spread)
+    gain = 1.0 / (1.0 + h * (spread + doubt(loss, of_experts)))
+    g = limit_gradient(loss, g, gain, spread)
     for e in range(N_EXPERTS):
         state[MIX + e] -= cross[e] * g * gain
         for k in range(N_EXPERTS):
