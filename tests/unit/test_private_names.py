@@ -10,6 +10,7 @@ import numba
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
+from kafka.consumer.fetcher import Fetcher
 from kafka.net.connection import KafkaConnection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
@@ -87,6 +88,14 @@ def test_kafka_python() -> None:
         assert hasattr(KafkaConnection, name), f"consumer.kafka learns by {name} why connecting failed"
     for transport in (KafkaTCPTransport, KafkaSSLTransport):
         assert hasattr(transport, "_sock_recv"), "consumer.kafka hands on what came before the end"
+    assert "self._fetcher = Fetcher(" in inspect.getsource(KafkaConsumer.__init__), "consumer.kafka bounds its polls"
+    source = inspect.getsource(Fetcher)
+    for name in ("self.PartitionRecords(", "def fetched_records(self, max_records=None, update_offsets=True)",
+                 "records_remaining -= self._append(drained,", "part.take(max_records)"):  # fmt: skip
+        assert name in source, "consumer.kafka bounds its polls by it"
+    source = inspect.getsource(Fetcher.PartitionRecords)
+    for name in ("bytes_read", "record_iterator", "_next_inline_exception", "def _maybe_raise_next_inline_exception"):
+        assert name in source, "consumer.kafka takes records by it"
     source = inspect.getsource(KafkaProducer.__init__)
     assert "self._sender = Sender(" in source, "consumer.kafka.close_producer closes it by force"
     assert hasattr(Sender, "force_close"), "consumer.kafka.close_producer closes it by force"
