@@ -33,7 +33,7 @@ def test_progressive_validation_of_the_classifier() -> None:
 
 def test_progressive_validation_of_the_regressor() -> None:
     score = evaluate.progressive_val_score(datasets.TrumpApproval(), FlexiHashRegressor(), metrics.MAE())
-    assert score.get() == pytest.approx(0.305, rel=0.01)
+    assert score.get() == pytest.approx(0.2983, rel=0.01)
 
 
 def test_learning_by_rows_is_learning_one_by_one() -> None:
