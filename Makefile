@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 # PyTorch's CPU index, for instance; pip goes on at once where it is empty or not reached.
 TORCH_INDEX_URL ?=
-PIP := .venv/bin/python -m pip --disable-pip-version-check -q
+PIP := .venv/bin/python -m pip --disable-pip-version-check
 RUN := .venv/bin/python -m
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 SCATTER := .venv/.scatter

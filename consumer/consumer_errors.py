@@ -37,7 +37,7 @@ from typing import ClassVar
 
 from flexihash.model.tasks import Task
 
-Describe = Callable[[object], str]  # an error in words for people: `str`, or one that knows more
+Describe = Callable[[object], str]  # an error, or another trouble, in words for people: `str`, or one that knows more
 
 
 class Fault(Enum):

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.consumer.consumer_errors import EventRejected
+from flexihash.consumer.scan.book import NameBook
 from flexihash.consumer.scan.flat_events import LEARN, LEFT, UNLABELLED, Limits
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, WEIGHT, pack_names
 from flexihash.consumer.scan.scanner import Scanned, scan
@@ -21,14 +22,14 @@ FEW_INSTANCES = 3  # so few are parsed in less time than it takes to begin a sca
 
 
 class Decoded(msgspec.Struct, frozen=True):
-    """What N messages hold: B labelled events to learn from, and the reasons against the rest.
+    """What N messages hold: B events to learn from, and the reasons against the rest.
 
     Args:
         batch: the B events' hashed features.
-        labels, weights: (B,) float64.
+        labels, weights: (B,) float64; a label is NaN where an event has none and teaches nevertheless.
         kept: (B,) int64, each event's place among the messages.
         rejections: place and reason of each rejected message.
-        n_unlabelled: valid events without a label.
+        n_unlabelled: valid events without a label, whether among the B or not.
     """
 
     batch: Batch
@@ -40,16 +41,19 @@ class Decoded(msgspec.Struct, frozen=True):
 
 
 class EventDecoder(EventReader):
-    """Decodes many events of one format for one task.
+    """Decodes many events of one format for one task; in one thread at a time.
 
     Args:
         n_rows: of the table, a power of two.
+        needs_label: whether events without a label teach nothing, and are left out.
     """
 
-    def __init__(self, format: EventFormat, task: Task, n_rows: int) -> None:
+    def __init__(self, format: EventFormat, task: Task, n_rows: int, needs_label: bool = True) -> None:
         super().__init__(format, task)
         self.n_rows = n_rows
+        self._needs_label = needs_label
         self._names = pack_names(self._name_roles())
+        self._book = NameBook(format.rules.ignores)
         self._limits = self._scan_limits()
         self._instance_names = pack_names(dict.fromkeys(self.left_out, IGNORED))
         self._instance_limits = self._limits._replace(is_whole=True, needs_label=False)
@@ -57,9 +61,9 @@ class EventDecoder(EventReader):
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """Decodes N messages; never raises for what is in them."""
         if self.format.rules.has_globs:
-            return _read_all(values, range(len(values)), self.decode_one, self.n_rows)
-        scanned = scan(values, self._names, self._limits)
-        return _merge(scanned, _read_all(values, _left(scanned), self.decode_one, self.n_rows))
+            return self._read_all(values, range(len(values)), self.decode_one, self.n_rows)
+        scanned = scan(values, self._names, self._book, self._limits)
+        return _merge(scanned, self._read_all(values, _left(scanned), self.decode_one, self.n_rows))
 
     def decode_instances(self, values: Sequence[bytes], n_rows: int) -> Decoded:
         """Decodes N instances, each an object of features, as events whose labels mean nothing.
@@ -68,13 +72,42 @@ class EventDecoder(EventReader):
             n_rows: of the table that answers, a power of two.
         """
         if self.format.rules.has_globs or len(values) < FEW_INSTANCES:
-            return _read_all(values, range(len(values)), self.decode_instance, n_rows)
-        scanned = scan(values, self._instance_names, self._instance_limits._replace(n_rows=n_rows))
-        return _merge(scanned, _read_all(values, _left(scanned), self.decode_instance, n_rows))
+            return self._read_all(values, range(len(values)), self.decode_instance, n_rows)
+        scanned = scan(values, self._instance_names, self._book, self._instance_limits._replace(n_rows=n_rows))
+        return _merge(scanned, self._read_all(values, _left(scanned), self.decode_instance, n_rows))
 
     def warm_up(self) -> None:
         """Compiles or loads the compiled part, so that the first event doesn't wait for it."""
         self.decode([])
+
+    def _read_all(
+        self, values: Sequence[Any], places: Iterable[int], read: Callable[[Any], Event], n_rows: int
+    ) -> Decoded:
+        """Reads the messages at `places`, one by one; `kept` and `rejections` count among all of `values`."""
+        events: list[Event] = []
+        kept: list[int] = []
+        rejections: list[tuple[int, EventRejected]] = []
+        n_unlabelled = 0
+        for place in places:
+            try:
+                event = read(values[place])
+            except EventRejected as rejected:
+                rejections.append((place, rejected))
+                continue
+            if event.label is None:
+                n_unlabelled += 1
+                if self._needs_label:
+                    continue
+            events.append(event)
+            kept.append(place)
+        return Decoded(
+            batch=hash_features([event.features for event in events], n_rows),
+            labels=np.array([np.nan if event.label is None else event.label for event in events], np.float64),
+            weights=np.array([event.weight for event in events], np.float64),
+            kept=np.array(kept, np.int64),
+            rejections=rejections,
+            n_unlabelled=n_unlabelled,
+        )
 
     def _name_roles(self) -> dict[str, int]:
         roles = dict.fromkeys(self.left_out, IGNORED)
@@ -89,8 +122,8 @@ class EventDecoder(EventReader):
         rules, labels = self.format.rules, self.task.record
         return Limits(
             is_whole=not self.format.features_field,
-            has_ignored=bool(self.left_out),
-            needs_label=True,
+            has_patterns=bool(rules.ignored_features),
+            needs_label=self._needs_label,
             is_binary=labels.is_binary,
             lowest=labels.lowest,
             highest=labels.highest,
@@ -108,39 +141,13 @@ def _left(scanned: Scanned) -> list[int]:
     return places
 
 
-def _read_all(values: Sequence[Any], places: Iterable[int], read: Callable[[Any], Event], n_rows: int) -> Decoded:
-    """Reads the messages at `places`, one by one; `kept` and `rejections` count among all of `values`."""
-    events: list[Event] = []
-    kept: list[int] = []
-    rejections: list[tuple[int, EventRejected]] = []
-    n_unlabelled = 0
-    for place in places:
-        try:
-            event = read(values[place])
-        except EventRejected as rejected:
-            rejections.append((place, rejected))
-            continue
-        if event.label is None:
-            n_unlabelled += 1
-            continue
-        events.append(event)
-        kept.append(place)
-    return Decoded(
-        batch=hash_features([event.features for event in events], n_rows),
-        labels=np.array([event.label for event in events], np.float64),
-        weights=np.array([event.weight for event in events], np.float64),
-        kept=np.array(kept, np.int64),
-        rejections=rejections,
-        n_unlabelled=n_unlabelled,
-    )
-
-
 def _merge(scanned: Scanned, read: Decoded) -> Decoded:
     """What the scan found and what it left, in the messages' order."""
     is_kept = scanned.outcomes == LEARN
+    n_unlabelled = int(np.count_nonzero(is_kept & np.isnan(scanned.labels) | (scanned.outcomes == UNLABELLED)))
     sizes = np.diff(scanned.offsets)
     labels, weights = scanned.labels, scanned.weights
-    batch = Batch(scanned.rows, scanned.offsets, scanned.values, scanned.is_number)
+    batch = Batch(scanned.rows, scanned.offsets, scanned.values, scanned.is_number, scanned.fields)
     if len(read.kept):
         is_kept[read.kept] = True
         sizes[read.kept] = np.diff(read.batch.offsets)
@@ -149,12 +156,12 @@ def _merge(scanned: Scanned, read: Decoded) -> Decoded:
     offsets = np.zeros(np.count_nonzero(is_kept) + 1, np.int64)
     np.cumsum(sizes[is_kept], out=offsets[1:])
     return Decoded(
-        batch=Batch(batch.rows, offsets, batch.values, batch.is_number),
+        batch=msgspec.structs.replace(batch, offsets=offsets),
         labels=labels[is_kept],
         weights=weights[is_kept],
         kept=np.flatnonzero(is_kept),
         rejections=read.rejections,
-        n_unlabelled=int(np.count_nonzero(scanned.outcomes == UNLABELLED)) + read.n_unlabelled,
+        n_unlabelled=n_unlabelled + read.n_unlabelled,
     )
 
 
@@ -179,4 +186,5 @@ def _weave(scanned: Batch, read: Batch, is_read: NDArray[np.bool_]) -> Batch:
         scanned.offsets,
         weave(read.values, scanned.values),
         weave(read.is_number, scanned.is_number),
+        weave(read.fields, scanned.fields),
     )

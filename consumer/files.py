@@ -16,6 +16,7 @@ import msgspec
 
 from flexihash.consumer.consumer_errors import FileUnreadable, LabelsUnfit
 from flexihash.consumer.decoding import EventDecoder
+from flexihash.consumer.history import read_history
 from flexihash.consumer.lesson import Lesson, Letters
 from flexihash.consumer.records import Fetch, Identity, Record
 from flexihash.consumer.schedule import CheckpointSchedule
@@ -212,7 +213,7 @@ def learn_file(
         CheckpointError: the checkpoint cannot be gone on from.
     """
     model = OnlineModel(Tables.create(model_config))
-    decoder = EventDecoder(event_format, model_config.task, model_config.n_rows)
+    decoder = EventDecoder(event_format, model_config.task, model_config.n_rows, not model_config.embeddings)
     source, rejected = FileSource(path), _Rejected(path, event_format.label_field, model_config.task)
     lesson, standing = Lesson(model, decoder, rejected), Standing(model, source)
     with ExitStack() as stack:
@@ -225,6 +226,7 @@ def learn_file(
         decoder.warm_up()
         n_before = model.n_events
         standing.begin()
+        lesson.begin(source.topic, None)
         stack.callback(source.close)
         start = time.perf_counter()
         for _ in _read_to_end(source, lesson, schedule, stop):
@@ -255,6 +257,7 @@ def _restore(store: CheckpointStore, lesson: Lesson, standing: Standing, seconds
     schedule = CheckpointSchedule(Saver(store, tables), lesson, standing, seconds)
     if loaded is not None:
         standing.resume(loaded.manifest)
+        lesson.history = read_history(loaded.manifest.metrics)
         schedule.resume(loaded)
     schedule.begin()
     return schedule

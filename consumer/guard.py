@@ -5,8 +5,10 @@ start knows that the one before died there:
 
 1. It applies those records one by one, each with a mark of its own. If it dies of one again, the mark names it.
 2. The next learner that finds the mark of a single record puts that record among the poison: it goes to the dead
-   letters, now and whenever the log is read again. Where the learner may have been killed from outside (SIGKILL is
-   also what the kernel does to a process that took all memory), it takes a second death at the same record.
+   letters, now and whenever the log is read again.
+3. Where the learner may have been killed from outside (SIGKILL is also what the kernel does when the machine has no
+   memory left, whoever took it), that is not enough: the record is applied alone once more, after a rest in which
+   whatever it was may pass. Only if the learner is killed then too, the record is poison.
 
 Marks are not forced to the disk: a learner's death leaves what it wrote, and a power cut is no record's fault.
 """
@@ -32,13 +34,22 @@ MARK_BYTES = 512  # blanks follow the mark, so that a shorter one overwrites a l
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """Records `first` to `last` of a partition, being applied; `n_deaths` of learners that applied `first` alone."""
+    """Records `first` to `last` of a partition, being applied; `n_deaths` of learners that applied `first` alone.
+
+    `is_read`: a learner has begun since, and a death of that one is no fault of these records.
+    """
 
     source: str
     partition: int
     first: int
     last: int
     n_deaths: int = 0
+    is_read: bool = False
+
+    @property
+    def is_single(self) -> bool:
+        """Whether it is of one record."""
+        return self.first == self.last
 
 
 class Poison(msgspec.Struct, frozen=True):
@@ -65,10 +76,11 @@ class PoisonGuard:
         self._directory = directory
         self._deaths_needed = 2 if may_be_killed else 1
         self._file = os.open(directory / MARK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
-        self._suspect = self._read_mark()
-        self._poison = self._read_poison()
-        self._source = ""
         self._is_on = True
+        self._poison = self._read_poison()
+        self._convicted: Poison | None = None
+        self._suspect = self._judge(self._read_mark())
+        self._source = ""
 
     def begin(self, source: str) -> Poison | None:
         """Names the source whose offsets are meant from here on, such as by its topic's id.
@@ -77,21 +89,16 @@ class PoisonGuard:
             The record that was found to be poison by this, if one was.
         """
         self._source = source
-        suspect = self._suspect
-        if suspect is None or suspect.source != source or suspect.first < suspect.last:
-            return None
-        if suspect.n_deaths < self._deaths_needed:
-            return None
-        convicted = Poison(source, suspect.partition, suspect.first)
-        self._poison.append(convicted)
-        self._write_poison()
-        self._suspect = None
-        self._wipe()
-        return convicted
+        convicted, self._convicted = self._convicted, None
+        return convicted if convicted is not None and convicted.source == source else None
 
     def is_poison(self, part: Fetch) -> bool:
         """Whether a part, as `split` makes them, is a poisoned record."""
         return len(part) == 1 and part.offsets[0] in self._poisoned(part.partition)
+
+    def needs_rest(self, part: Fetch) -> bool:
+        """Whether a part is a record that has cost a learner that was killed: to be applied after a rest."""
+        return self._count(part) > 1
 
     def split(self, fetch: Fetch) -> Iterator[Fetch]:
         """The fetch in parts, to be applied in turn: poison and suspected records are parts of their own."""
@@ -142,6 +149,20 @@ class PoisonGuard:
         if len(part) > 1 or part.offsets[0] not in suspected or self._suspect is None:
             return 0
         return 1 + (self._suspect.n_deaths if len(suspected) == 1 else 0)
+
+    def _judge(self, mark: Mark | None) -> Mark | None:
+        """What is suspected after a death at a mark; nothing, where that convicts its record."""
+        if mark is None or mark.is_read:
+            return mark
+        if mark.is_single and mark.n_deaths >= self._deaths_needed:
+            self._convicted = Poison(mark.source, mark.partition, mark.first)
+            self._poison.append(self._convicted)
+            self._write_poison()
+            self._wipe()
+            return None
+        mark = msgspec.structs.replace(mark, is_read=True)
+        self._write(msgspec.json.encode(mark))
+        return mark
 
     def _read_mark(self) -> Mark | None:
         try:

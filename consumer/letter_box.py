@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 from time import monotonic
+from uuid import uuid4
 
 from flexihash.consumer.consumer_errors import DeadLetterError, DeadLetterRefused, Describe
 from flexihash.consumer.courier import Courier, Parcel, await_answer, is_of_topic, pack
@@ -34,8 +35,8 @@ class DeadLetters(Letters):
     """Sends rejected records of `topic` to ``<topic>.dlq``, which is created if it is absent. For one thread.
 
     A letter has the record's key, value, headers and timestamp, byte for byte, and the headers
-    ``__flexihash.errors.`` + ``topic``, ``partition``, ``offset``, ``timestamp`` (ms), ``stage``, ``reason`` and
-    ``message``, as UTF-8 text. kafka-python cannot write a header with a null value: it is written empty, and
+    ``__flexihash.errors.`` + ``id``, ``topic``, ``partition``, ``offset``, ``timestamp`` (ms), ``stage``, ``reason``
+    and ``message``, as UTF-8 text. kafka-python cannot write a header with a null value: it is written empty, and
     ``__flexihash.errors.null_headers`` lists the places of such headers (``0,2``).
 
     Args:
@@ -55,6 +56,13 @@ class DeadLetters(Letters):
         self._spill = Spill(spill_folder / self.topic.name) if spill_folder is not None else None
         self._redelivery = Redelivery(self._spill, self._courier) if self._spill is not None else None
         self._disk_failure: OSError | None = None
+        self._learner = uuid4().hex[:12]
+        self._n_written = 0
+
+    @property
+    def written(self) -> dict[str, int]:
+        """How many letters were written by this learner, under its name."""
+        return {self._learner: self._n_written} if self._n_written else {}
 
     @property
     def status(self) -> DeadLettersStatus:
@@ -73,7 +81,8 @@ class DeadLetters(Letters):
             reason: a slug, for counting.
             message: for people.
         """
-        letter = make_letter(record, stage, reason, message)
+        self._n_written += 1
+        letter = make_letter(record, stage, reason, message, f"{self._learner}/{self._n_written}")
         parcel = pack(letter)
         self._waiting.append(parcel)
         self._waiting_bytes += letter.size_bytes

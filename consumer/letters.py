@@ -12,15 +12,17 @@ TOPIC_SUFFIX = ".dlq"
 HEADER_PREFIX = "__flexihash.errors."
 NULL_HEADERS = HEADER_PREFIX + "null_headers"
 FACTS = ("topic", "partition", "offset", "timestamp", "stage", "reason", "message")
+ID = HEADER_PREFIX + "id"  # before the facts; letters of version 0.1.0 have none
 
 
-class Letter(msgspec.Struct, frozen=True, kw_only=True):
+class Letter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One rejected record, byte for byte, and the reason.
 
     Args:
         timestamp: Unix time in ms, -1 where the record has none.
         stage: what failed, such as ``decode``.
         reason: a slug, for counting; `message` is for people.
+        id: the learner that wrote it, a slash, and which of its letters it is, from 1 on; empty where it is not known.
     """
 
     topic: str
@@ -33,6 +35,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes | None]]
+    id: str = ""
 
     @property
     def origin(self) -> str:
@@ -46,7 +49,7 @@ class Letter(msgspec.Struct, frozen=True, kw_only=True):
         return 500 + len(self.key or b"") + len(self.value or b"") + headers
 
 
-def make_letter(record: Record, stage: str, reason: str, message: str) -> Letter:
+def make_letter(record: Record, stage: str, reason: str, message: str, id: str = "") -> Letter:
     """The letter for one rejected record."""
     return Letter(
         topic=record.topic,
@@ -59,12 +62,14 @@ def make_letter(record: Record, stage: str, reason: str, message: str) -> Letter
         key=record.key,
         value=record.value,
         headers=list(record.headers),
+        id=id,
     )
 
 
 def write_headers(letter: Letter) -> list[tuple[str, bytes]]:
     """The record's headers, those with a null value as empty ones, and ours after them."""
     headers = [(name, value or b"") for name, value in letter.headers]
+    headers.append((ID, letter.id.encode()))
     headers += [(HEADER_PREFIX + name, str(getattr(letter, name)).encode()) for name in FACTS]
     nulls = [str(i) for i, (_, value) in enumerate(letter.headers) if value is None]
     if nulls:
@@ -85,8 +90,10 @@ def read_letter(record: Record) -> Letter | None:
         facts = _read_facts(headers[-len(FACTS) :])
         if facts is None:
             return None
-        kept = [(name, None if i in nulls else value) for i, (name, value) in enumerate(headers[: -len(FACTS)])]
-        return Letter(**facts, key=record.key, value=record.value, headers=kept)
+        del headers[-len(FACTS) :]
+        id = (headers.pop()[1] or b"").decode() if headers and headers[-1][0] == ID else ""
+        kept = [(name, None if i in nulls else value) for i, (name, value) in enumerate(headers)]
+        return Letter(**facts, key=record.key, value=record.value, headers=kept, id=id)
     except ValueError:  # not our numbers, or not our text
         return None
 

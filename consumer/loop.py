@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import chain
 from threading import Event as StopSignal
 
 from flexihash.consumer.consumer_errors import ConsumerError, Describe, Fenced
@@ -40,6 +41,8 @@ from flexihash.model.checkpoint.store import Loaded
 POLL_S = 0.5
 REFRESH_S = 5.0  # between looks for new partitions, and for a broker that went away
 RETRY_S = 1.0  # after a failure that may pass
+COOL_DOWN_S = 20.0  # for a machine that is out of memory to get over it; the lease, not renewed meanwhile, is longer
+TEND_S = 0.25  # meanwhile
 
 
 class LearnLoop:
@@ -50,7 +53,7 @@ class LearnLoop:
         schedule: None keeps no checkpoints.
         on_status: gets the loop's status a few times a second.
         fence: shuts out other learners; None where there can be none.
-        describe: words for an error that goes into the status.
+        describe: words for what goes into the status or the log.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class LearnLoop:
         fence: Fence | None = None,
         describe: Describe = str,
     ) -> None:
-        self.report = Report(lesson, standing, schedule, on_status)
+        self.report = Report(lesson, standing, schedule, on_status, describe)
         self._lesson = lesson
         self._standing = standing
         self._schedule = schedule
@@ -130,15 +133,29 @@ class LearnLoop:
     def _learn(self, fetches: list[Fetch], stop: StopSignal) -> None:
         """Takes one poll's fetches, until told to stop."""
         self._give_way()
-        for fetch in fetches:
-            if not self._make_room(stop):
+        for part in chain.from_iterable(map(self._lesson.split, fetches)):
+            if not self._make_room(stop) or not self._cool_down(part, stop):
                 break
-            self._lesson.apply(fetch)
+            self._lesson.apply(part)
             self._give_way()
             self.tend()
             if stop.is_set():
                 break
         self.tend()
+
+    def _cool_down(self, part: Fetch, stop: StopSignal) -> bool:
+        """Holds learning for COOL_DOWN_S where that is due; False where told to stop meanwhile."""
+        if not self._lesson.needs_rest(part):
+            return True
+        where = f"{self.status.topic}[{part.partition}]@{part.offsets[0]}"
+        why = f"a learner was killed while it applied {where} alone; it is tried once more in {COOL_DOWN_S:g} s"
+        self.report.set_state("cooling", why)
+        deadline = time.monotonic() + COOL_DOWN_S
+        while not stop.is_set() and time.monotonic() < deadline:
+            self.tend()
+            stop.wait(min(TEND_S, deadline - time.monotonic()))
+        self._go_on()
+        return not stop.is_set()
 
     def _make_room(self, stop: StopSignal) -> bool:
         """Holds learning while there are as many dead letters in memory as may be; False where told to stop first."""

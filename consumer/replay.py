@@ -25,6 +25,8 @@ from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.letters import Letter, read_letter
 from flexihash.consumer.records import Record
 
+IsDue = Callable[[Letter], bool]
+
 REPLAYED = "__flexihash.replayed"
 BATCH_LETTERS = 500  # of one transaction; readers of the topic wait until it ends
 BATCH_BYTES = 8 * 1024 * 1024
@@ -38,15 +40,20 @@ class LetterBox:
     Attributes:
         samples: the last letters of each reason, at most `n_samples`.
         n_foreign: records that are no letters from `topic`.
+
+    Args:
+        is_due: whether a letter is to be replayed, unless it was; others are counted apart, see `count_left_out`.
     """
 
-    def __init__(self, topic: str, n_samples: int = 0) -> None:
+    def __init__(self, topic: str, n_samples: int = 0, is_due: IsDue = lambda letter: True) -> None:
         self.topic = topic
         self.samples: dict[str, list[Letter]] = defaultdict(list)
         self.n_foreign = 0
         self._n_samples = n_samples
         self._offsets: dict[tuple[str, int], list[int]] = defaultdict(list)
         self._replayed: dict[tuple[str, int], int] = {}
+        self._left_out: dict[tuple[str, int], list[int]] = defaultdict(list)
+        self._is_due = is_due
 
     def add(self, record: Record) -> None:
         """Take in one record of the dead-letter topic."""
@@ -59,7 +66,8 @@ class LetterBox:
         if letter is None or letter.topic != self.topic:
             self.n_foreign += 1
             return
-        self._offsets[letter.reason, record.partition].append(record.offset)
+        offsets = self._offsets if self._is_due(letter) else self._left_out
+        offsets[letter.reason, record.partition].append(record.offset)
         samples = self.samples[letter.reason]
         samples.append(letter)
         del samples[: max(0, len(samples) - self._n_samples)]
@@ -72,9 +80,18 @@ class LetterBox:
         """Those of them that were published again."""
         return sum(bisect_left(offsets, self._replayed.get(at, 0)) for at, offsets in self._select(reason))
 
-    def is_replayed(self, letter: Letter, record: Record) -> bool:
-        """Whether a letter, which is that of a record of the topic, was published again."""
-        return record.offset < self._replayed.get((letter.reason, record.partition), 0)
+    def count_left_out(self, reason: str | None = None) -> int:
+        """Letters that are not to be replayed, and were not."""
+        return sum(
+            sum(offset >= self._replayed.get(at, 0) for offset in offsets)
+            for at, offsets in self._left_out.items()
+            if reason in (None, at[0])
+        )
+
+    def is_wanted(self, letter: Letter, record: Record) -> bool:
+        """Whether a letter, which is that of a record of the topic, is to be published again, and was not."""
+        is_replayed = record.offset < self._replayed.get((letter.reason, record.partition), 0)
+        return not is_replayed and self._is_due(letter)
 
     @property
     def reasons(self) -> list[str]:
@@ -85,14 +102,14 @@ class LetterBox:
         return ((at, offsets) for at, offsets in self._offsets.items() if reason in (None, at[0]))
 
 
-def read_box(topic: Topic, n_samples: int = 0) -> LetterBox:
+def read_box(topic: Topic, n_samples: int = 0, is_due: IsDue = lambda letter: True) -> LetterBox:
     """Read all dead letters of `topic`.
 
     Raises:
         TopicNotFound: it has no dead-letter topic.
         ConsumerError: the broker does not answer, or refuses.
     """
-    box = LetterBox(topic.name, n_samples)
+    box = LetterBox(topic.name, n_samples, is_due)
     for record in read_topic(topic.dead_letters):
         box.add(record)
     return box
@@ -103,6 +120,8 @@ def replay(
     reason: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     stop: StopSignal | None = None,
+    is_due: IsDue = lambda letter: True,
+    on_left_out: Callable[[int], None] = lambda n_letters: None,
 ) -> int:
     """Publish the records of dead letters to `topic` again, each once, whatever happens meanwhile.
 
@@ -112,6 +131,8 @@ def replay(
         reason: of the letters; None: all.
         on_progress: is told how many letters are done, of how many.
         stop: ends it early, between two batches.
+        is_due: whether a letter is to be published; others are left out.
+        on_left_out: is told how many are.
 
     Returns:
         How many were published.
@@ -124,7 +145,9 @@ def replay(
     """
     producer = _open_producer(topic)  # before the first look: from here on nobody else can replay
     try:
-        return _replay(producer, topic, reason, on_progress, stop or StopSignal())
+        box = read_box(topic, is_due=is_due)
+        on_left_out(box.count_left_out(reason))
+        return _replay(producer, topic, box, reason, on_progress, stop or StopSignal())
     except KafkaError as error:
         raise translate(error, topic.connection) from error
     finally:
@@ -132,9 +155,13 @@ def replay(
 
 
 def _replay(
-    producer: Any, topic: Topic, reason: str | None, on_progress: Callable[[int, int], None], stop: StopSignal
+    producer: Any,
+    topic: Topic,
+    box: LetterBox,
+    reason: str | None,
+    on_progress: Callable[[int, int], None],
+    stop: StopSignal,
 ) -> int:
-    box = read_box(topic)
     total = box.count(reason) - box.count_replayed(reason)
     n_done = 0
     on_progress(n_done, total)
@@ -170,7 +197,7 @@ def _find(topic: Topic, box: LetterBox, reason: str | None) -> Iterator[tuple[Le
         letter = read_letter(record)
         if letter is None or letter.topic != topic.name or reason not in (None, letter.reason):
             continue
-        if not box.is_replayed(letter, record):
+        if box.is_wanted(letter, record):
             yield letter, record
 
 

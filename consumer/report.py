@@ -7,10 +7,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from flexihash.consumer.consumer_errors import Describe
 from flexihash.consumer.lesson import Lesson
 from flexihash.consumer.schedule import CheckpointSchedule
 from flexihash.consumer.standing import Standing
-from flexihash.consumer.status import LearnerStatus, State
+from flexihash.consumer.status import LearnerStatus, RecentStatus, State
 
 STATUS_S = 0.25
 METRICS_S = 1.0  # the sliding window is measured anew for each report, which takes a few milliseconds
@@ -24,6 +25,7 @@ class Report:
 
     Args:
         on_status: gets the status each time that it is told.
+        describe: words for what goes into the log.
     """
 
     def __init__(
@@ -32,12 +34,14 @@ class Report:
         standing: Standing,
         schedule: CheckpointSchedule | None,
         on_status: Callable[[LearnerStatus], None],
+        describe: Describe = str,
     ) -> None:
         self.status = LearnerStatus(topic=standing.source.topic, configuration=lesson.configuration)
         self._lesson = lesson
         self._standing = standing
         self._schedule = schedule
         self._on_status = on_status
+        self._describe = describe
         self._next = self._next_metrics = 0.0
         self._rates: deque[tuple[float, int]] = deque()
 
@@ -53,6 +57,7 @@ class Report:
         status, lesson = self.status, self._lesson
         status.events = lesson.model.n_events
         status.rejected, status.unlabelled = lesson.rejected, lesson.unlabelled
+        self._tell_recent(lesson.outcomes.status)
         status.positions = self._standing.positions()
         status.end_positions = self._standing.end_positions()
         status.events_per_second = self._measure_rate(now)
@@ -71,6 +76,15 @@ class Report:
         self.status.state = state
         self.status.error = error
         self.tell()
+
+    def _tell_recent(self, recent: RecentStatus) -> None:
+        """Logs where most records begin to teach nothing, and where that ends."""
+        if recent.is_fruitless != self.status.recent.is_fruitless:
+            if recent.is_fruitless:
+                _logger.warning("%s", self._describe(recent))
+            else:
+                _logger.info("most records are learned again: %s", recent)
+        self.status.recent = recent
 
     def _measure_rate(self, now: float) -> float:
         self._rates.append((now, self.status.events))

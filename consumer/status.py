@@ -12,11 +12,22 @@ from flexihash.model import durable
 
 STATUS_FILE = "status.json"
 STATUS_MODE = 0o600
+UNLABELLED = "unlabelled"  # beside the reasons for which records are rejected
 CHECKPOINT_REQUEST = "checkpoint.request"  # a file beside it: the learner saves when it sees it, and removes it first
 STALE_AFTER_S = 5.0  # a learner that has not written for so long is taken for dead or stuck
 
 State = Literal[
-    "starting", "restoring", "connecting", "learning", "pausing", "blocked", "fenced", "stopping", "stopped", "failed"
+    "starting",
+    "restoring",
+    "connecting",
+    "learning",
+    "pausing",
+    "cooling",
+    "blocked",
+    "fenced",
+    "stopping",
+    "stopped",
+    "failed",
 ]
 
 
@@ -47,6 +58,31 @@ class DeadLettersStatus(msgspec.Struct, kw_only=True):
     error: str | None = None
 
 
+class RecentStatus(msgspec.Struct, kw_only=True, frozen=True):
+    """What became of the last records, 1,000 or a few more, since the learner's start.
+
+    Args:
+        untaught: those that taught nothing, by reason, the most frequent first; UNLABELLED is one.
+        is_fruitless: whether that is most of them.
+    """
+
+    records: int = 0
+    untaught: dict[str, int] = {}
+    is_fruitless: bool = False
+
+    @property
+    def reason(self) -> str | None:
+        """The most frequent one."""
+        return next(iter(self.untaught), None)
+
+    def __str__(self) -> str:
+        text = f"{sum(self.untaught.values()):,} of the last {self.records:,} records taught nothing"
+        if self.reason is None:
+            return text
+        what = "without a label" if self.reason == UNLABELLED else f"rejected as {self.reason}"
+        return f"{text}, {self.untaught[self.reason]:,} of them {what}"
+
+
 class LearnerStatus(msgspec.Struct, kw_only=True):
     """State of the learner at `updated_at` (Unix time).
 
@@ -66,6 +102,7 @@ class LearnerStatus(msgspec.Struct, kw_only=True):
     events_per_second: float = 0.0
     rejected: dict[str, int] = {}
     unlabelled: int = 0
+    recent: RecentStatus = RecentStatus()
     dead_letters: DeadLettersStatus = msgspec.field(default_factory=DeadLettersStatus)
     positions: dict[str, int] = {}
     end_positions: dict[str, int] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Event as StopSignal
 
@@ -12,9 +12,10 @@ import torch
 
 from flexihash.consumer.consumer_errors import PositionOutOfRange
 from flexihash.consumer.decoding import EventDecoder
-from flexihash.consumer.lesson import Lesson, Letters
+from flexihash.consumer.history import read_history
+from flexihash.consumer.lesson import Lesson, NoLetters
 from flexihash.consumer.loop import REFRESH_S
-from flexihash.consumer.records import Fetch, Record, Source
+from flexihash.consumer.records import Fetch, Source
 from flexihash.consumer.standing import Standing, check_identity
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.checkpoint.manifest import Manifest
@@ -70,12 +71,15 @@ def verify_checkpoint(
     """
     tensors, manifest = read(path)
     model = OnlineModel(Tables.create(config))
-    lesson = Lesson(model, EventDecoder(format, config.task, config.n_rows), _NoLetters())
+    lesson = Lesson(
+        model, EventDecoder(format, config.task, config.n_rows, needs_label=not config.embeddings), NoLetters()
+    )
     until = {int(key.rpartition(":")[2]): position for key, position in manifest.positions.items()}
     _begin(lesson, source, manifest, until, older)
     is_ordered = len(until) == 1
     n_before, begin = model.n_events, time.perf_counter()
-    _learn_until(lesson, source, until, _find_poison(manifest), on_progress, stop or StopSignal())
+    skipped = read_history(manifest.metrics).skipped
+    _learn_until(lesson, source, until, _find_poison(manifest), skipped, on_progress, stop or StopSignal())
     return Verdict(
         checkpoint=str(path),
         older=str(older) if older else None,
@@ -87,16 +91,6 @@ def verify_checkpoint(
             *_compare_counts(lesson, manifest),
         ],
     )
-
-
-class _NoLetters(Letters):
-    """What was rejected is in the dead letters already."""
-
-    def send(self, record: Record, stage: str, reason: str, message: str) -> None:
-        pass
-
-    def flush(self, timeout_s: float) -> None:
-        pass
 
 
 def _begin(lesson: Lesson, source: Source, manifest: Manifest, until: Mapping[int, int], older: Path | None) -> None:
@@ -125,6 +119,7 @@ def _learn_until(
     source: Source,
     until: Mapping[int, int],
     poison: set[tuple[int, int]],
+    skipped: Mapping[str, list[tuple[int, int]]],
     on_progress: Callable[[int, int], None],
     stop: StopSignal,
 ) -> None:
@@ -137,7 +132,8 @@ def _learn_until(
             heard = time.monotonic()
             if stop.is_set():
                 return
-            _learn_part(lesson, fetch, until.get(fetch.partition, 0), poison)
+            ranges = skipped.get(f"{source.topic}:{fetch.partition}", [])
+            _learn_part(lesson, fetch, until.get(fetch.partition, 0), poison, ranges)
         if time.monotonic() > looked + REFRESH_S:
             source.refresh()  # a broker that went away is silent too: this tells the difference
             looked = time.monotonic()
@@ -149,12 +145,15 @@ def _learn_until(
             lesson.model.advance(partition, position)
 
 
-def _learn_part(lesson: Lesson, fetch: Fetch, until: int, poison: set[tuple[int, int]]) -> None:
-    """Learns the records before `until` that are not poison."""
+def _learn_part(
+    lesson: Lesson, fetch: Fetch, until: int, poison: set[tuple[int, int]], skipped: Sequence[tuple[int, int]]
+) -> None:
+    """Learns the records before `until` that are not poison and were not skipped."""
     wanted = [index for index, offset in enumerate(fetch.offsets) if offset < until]
-    if poisoned := [index for index in wanted if (fetch.partition, fetch.offsets[index]) in poison]:
+    read = [index for index in wanted if not any(a <= fetch.offsets[index] < b for a, b in skipped)]
+    if poisoned := [index for index in read if (fetch.partition, fetch.offsets[index]) in poison]:
         lesson.count("poison", len(poisoned))
-    kept = [index for index in wanted if index not in poisoned]
+    kept = [index for index in read if index not in poisoned]
     if kept:
         offsets, values = [fetch.offsets[index] for index in kept], [fetch.values[index] for index in kept]
         lesson.apply(Fetch(fetch.partition, offsets, values, lambda index: fetch.record(kept[index])))

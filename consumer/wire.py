@@ -18,6 +18,7 @@ from flexihash.model.model_errors import FeatureError, LabelError
 from flexihash.model.tasks import Task
 
 MAX_WEIGHT = 1e6  # an event that counts more than a million times is a mistake, and would drown the stream
+OUTER_FIELDS = ("weight", "id", "timestamp")  # of an event, beside its label and its features
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # all that msgspec raises on bad bytes
 
 
@@ -27,15 +28,13 @@ class EventFormat(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         label_field: the name of the label.
         features_field: the name of the object that holds the features; empty: the whole event but the label,
-            ``weight``, ``id``, ``timestamp`` and `ignored_features`.
-        ignored_features: top-level names, among the features, that are not learned from.
+            ``weight``, ``id``, ``timestamp``.
         rules: how features are flattened, and what is too much.
         max_event_bytes: of one event's JSON.
     """
 
     label_field: str = "label"
     features_field: str = "features"
-    ignored_features: tuple[str, ...] = ()
     rules: FeatureRules = FeatureRules()
     max_event_bytes: int = 1_000_000
 
@@ -55,8 +54,8 @@ class EventReader:
         self.format = format
         self.task = task
         self._json: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
-        outer = {format.label_field, "weight", "id", "timestamp"} if not format.features_field else set()
-        self.left_out = frozenset(outer.union(format.ignored_features))
+        self._outer = frozenset((format.label_field, *OUTER_FIELDS))
+        self.left_out = self._outer if not format.features_field else frozenset[str]()
 
     def decode_one(self, value: bytes | None) -> Event:
         """One message.
@@ -76,7 +75,7 @@ class EventReader:
             features = self._json.decode(value)
         except UNREADABLE as error:
             raise EventRejected("not_json", describe_unreadable(error)) from error
-        return Event(self.read_features(features), 0.0, 1.0)
+        return Event(self.read_instance(features), 0.0, 1.0)
 
     def read(self, event: Any) -> Event:
         """An event that is parsed already.
@@ -92,8 +91,20 @@ class EventReader:
             weight=_read_weight(event.get("weight")),
         )
 
-    def read_features(self, features: Any) -> list[Feature]:
+    def read_instance(self, instance: Any) -> list[Feature]:
         """Flat features of one instance.
+
+        Raises:
+            EventRejected: with the reason and the key; also where it is a whole event, whose features lie deeper.
+        """
+        name = self.format.features_field
+        if isinstance(instance, Mapping) and self._is_whole_event(instance):
+            message = f'an instance is the features alone: send what is in "{name}", without the object around it'
+            raise EventRejected("whole_event", message, name)
+        return self.read_features(instance)
+
+    def read_features(self, features: Any) -> list[Feature]:
+        """Flat features of an object of them.
 
         Raises:
             EventRejected: with the reason and the key.
@@ -106,6 +117,11 @@ class EventReader:
             return flatten(features, self.format.rules)
         except FeatureError as error:
             raise EventRejected(error.reason, str(error), error.key) from error
+
+    def _is_whole_event(self, instance: Mapping[str, Any]) -> bool:
+        """Whether an object has features in it, and beside them nothing but what events have."""
+        name = self.format.features_field
+        return bool(name) and isinstance(instance.get(name), Mapping) and self._outer >= instance.keys() - {name}
 
     def _parse(self, value: bytes | None) -> Any:
         if not value:

@@ -7,6 +7,7 @@ import msgspec
 from flexihash.model.model_errors import ConfigurationError
 from flexihash.model.tasks import Task
 
+EMBEDDING_DIMS = (8, 16, 32, 64)
 MAX_PARTITIONS = 4096  # slots for positions; a topic with more partitions is refused
 
 
@@ -18,6 +19,8 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
         quantile: the wanted quantile in (0, 1); read by the quantile task only.
         n_rows: rows of the table, a power of two of at least 2; one row takes 160 bytes in all.
         seed: of the first embeddings.
+        embeddings: whether context embeddings are learned; see `model.contexts`.
+        embedding_dim: their size: 8, 16, 32 or 64.
 
     Raises:
         ConfigurationError: a value is outside its range.
@@ -27,9 +30,13 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     quantile: float = 0.5
     n_rows: int = 1 << 18
     seed: int = 0
+    embeddings: bool = False
+    embedding_dim: int = 16
 
     def __post_init__(self) -> None:
         if self.n_rows < 2 or self.n_rows & (self.n_rows - 1) or self.n_rows > 1 << 30:
             raise ConfigurationError(f"n_rows must be a power of two from 2 to 2^30, not {self.n_rows}")
         if not 0.0 < self.quantile < 1.0:
             raise ConfigurationError(f"quantile must be between 0 and 1, not {self.quantile}")
+        if self.embedding_dim not in EMBEDDING_DIMS:
+            raise ConfigurationError(f"embedding_dim must be 8, 16, 32 or 64, not {self.embedding_dim}")

@@ -39,8 +39,12 @@ class _Estimator(base.Estimator):
     def model(self) -> OnlineModel:
         """The model itself."""
         if self._model is None:
-            self._model = OnlineModel(Tables.create(ModelConfig(task=self._task, n_rows=self.n_rows, seed=self.seed)))
+            self._model = OnlineModel(Tables.create(self._config))
         return self._model
+
+    @property
+    def _config(self) -> ModelConfig:
+        return ModelConfig(task=self._task, n_rows=self.n_rows, seed=self.seed, embeddings=False)
 
     @classmethod
     def _unit_test_params(cls) -> Any:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.model.model_errors import FeatureError
-from flexihash.model.murmur import hash_texts
+from flexihash.model.murmur import N_FIELDS, hash_texts
 from flexihash.model.words import PADDING
 
 # A flat feature: a number, or a category whose value is the string.
@@ -22,7 +22,7 @@ Feature = tuple[str, str | float]
 
 MAX_MAGNITUDE = 1e300  # numbers beyond are treated as this: differences of two must stay finite in float64
 ZERO = 5e-324  # numbers no larger than the smallest there is are zero, of one sign
-NAMES_CACHED = 1 << 16  # decisions of the glob patterns kept; names are unbounded, memory is not
+NAMES_CACHED = 1 << 16  # decisions of the patterns kept; names are unbounded, memory is not
 
 
 class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +35,8 @@ class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
         max_features: flat features in one event.
         max_depth: levels of nesting.
         max_key_length: characters of a flat name.
+        ignored_features: names and glob patterns of what is left out, with all that is in it: ``row``, ``debug*``,
+            ``user.address``. Names of nested things are flat ones.
     """
 
     categorical_features: tuple[str, ...] = ()
@@ -42,11 +44,16 @@ class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
     max_features: int = 1_000
     max_depth: int = 16
     max_key_length: int = 512
+    ignored_features: tuple[str, ...] = ()
 
     @property
     def has_globs(self) -> bool:
         """Whether any feature's type is set by its name."""
         return bool(self.categorical_features or self.numeric_features)
+
+    def ignores(self, name: str) -> bool:
+        """Whether what has this flat name is left out."""
+        return bool(self.ignored_features) and _is_one_of(name, self.ignored_features)
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -57,12 +64,14 @@ class Batch(msgspec.Struct, frozen=True):
         offsets: (B + 1,) int64; event b owns ``rows[offsets[b]:offsets[b + 1]]``.
         values: (nnz,) float64; 1 for a category.
         is_number: (nnz,) bool.
+        fields: (nnz,) int64, a hash of each feature's name, whatever its value: from 0 to 2^31 - 1.
     """
 
     rows: NDArray[np.int64]
     offsets: NDArray[np.int64]
     values: NDArray[np.float64]
     is_number: NDArray[np.bool_]
+    fields: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -84,9 +93,11 @@ def flatten(features: Mapping[str, Any], rules: FeatureRules) -> list[Feature]:
 def _flatten_object(
     features: Mapping[str, Any], prefix: str, rules: FeatureRules, depth: int, flat: list[Feature]
 ) -> None:
-    has_globs = rules.has_globs
+    has_globs, has_ignored = rules.has_globs, bool(rules.ignored_features)
     for key, value in features.items():
         name = prefix + key
+        if has_ignored and rules.ignores(name):
+            continue
         if len(name) > rules.max_key_length:
             raise FeatureError(
                 name[:80],
@@ -125,7 +136,8 @@ def _flatten_value(name: str, value: Any, rules: FeatureRules, depth: int, flat:
 def _flatten_list(name: str, values: Sequence[Any], rules: FeatureRules, depth: int, flat: list[Feature]) -> None:
     for index, value in enumerate(values):
         at = name if isinstance(value, str | bool) else f"{name}.{index}"
-        _flatten_value(at, value, rules, depth + 1, flat)
+        if not rules.ignores(at):
+            _flatten_value(at, value, rules, depth + 1, flat)
 
 
 def _flatten_number(name: str, value: Any, rules: FeatureRules, flat: list[Feature]) -> None:
@@ -166,7 +178,12 @@ def _match_globs(name: str, categorical: tuple[str, ...], numeric: tuple[str, ..
     return ""
 
 
-@lru_cache
+@lru_cache(maxsize=NAMES_CACHED)
+def _is_one_of(name: str, patterns: tuple[str, ...]) -> bool:
+    return name in patterns or any(_compile_glob(pattern).match(name) for pattern in patterns)
+
+
+@lru_cache(maxsize=NAMES_CACHED)
 def _compile_glob(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))
 
@@ -195,6 +212,7 @@ def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
         offsets=np.cumsum(sizes, dtype=np.int64),
         values=values,
         is_number=np.array([not isinstance(value, str) for _, value in flat], np.bool_),
+        fields=_hash_texts([name for name, _ in flat], N_FIELDS),
     )
 
 

@@ -12,6 +12,7 @@ from flexihash.model.kernel.vectors import store
 from flexihash.model.words import low_bytes, signed64, word32
 
 EQUALS = 0x3D
+N_FIELDS = 1 << 31  # of features: the hash of a name, as large as it can be
 
 
 @part

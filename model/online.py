@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flexihash.model import contexts
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
 from flexihash.model.kernel import losses, stream
@@ -18,10 +19,11 @@ from flexihash.model.kernel.experts import DIM
 from flexihash.model.kernel.slots import EVENTS
 from flexihash.model.kernel.trees import Trees
 from flexihash.model.metrics import ProgressiveMetrics
+from flexihash.model.model_errors import ConfigurationError
 from flexihash.model.tables import METRICS_PREFIX, TREES_PREFIX, Tables
 
 CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.4 ms, which is the longest that a reader waits
-BATCH_DTYPES = ("int64", "int64", "float64", "bool")  # of Batch's fields
+BATCH_DTYPES = ("int64", "int64", "float64", "bool", "int64")  # of Batch's fields
 
 
 class Predictions(NamedTuple):
@@ -68,6 +70,7 @@ class OnlineModel:
             blocks=tables.blocks.ctypes.data,
             trees=Trees(*(tensors[TREES_PREFIX + name].data_ptr() for name in Trees._fields)),
         )
+        self._contexts = contexts.address(tensors, tables.config, tables.context_blocks.ctypes.data)
         self._touched = tensors["touched"].numpy()
         self._state = tensors["state"].numpy()
         self._positions = tensors["positions"].numpy()
@@ -103,7 +106,7 @@ class OnlineModel:
         """Learns B events in order; what is learned doesn't depend on how a stream is cut into batches.
 
         Args:
-            labels: (B,), as `Task.check_label` passes them.
+            labels: (B,), as `Task.check_label` passes them; NaN where an event has none and teaches contexts only.
             weights: (B,), at least 0; None for all 1.
             partition, next_offsets: where the events came from; the positions advance with each chunk, under its lock.
                 The digest of the last record is not known then, until `advance` tells it.
@@ -112,6 +115,7 @@ class OnlineModel:
         labels = np.ascontiguousarray(labels, np.float64)
         if not len(labels) == len(weights) == len(batch):
             raise ValueError(f"{len(batch)} events have {len(labels)} labels and {len(weights)} weights")
+        is_labelled = ~np.isnan(labels)
         predictions = np.empty(len(batch))
         is_learned = np.empty(len(batch), np.bool_)
         events, scratch = _address(batch), self._scratch_for(batch)
@@ -120,8 +124,8 @@ class OnlineModel:
         for begin in range(0, len(batch), CHUNK_EVENTS):
             end = min(begin + CHUNK_EVENTS, len(batch))
             with self.tables.writing():
-                stream.learn(self._loss, begin, end, events, *to_learn, self._memory, scratch, *found)
-                kept = is_learned[begin:end]
+                stream.learn(self._loss, begin, end, events, *to_learn, self._memory, self._contexts, scratch, *found)
+                kept = is_learned[begin:end] & is_labelled[begin:end]
                 self.metrics.update(predictions[begin:end][kept], labels[begin:end][kept], weights[begin:end][kept])
                 if next_offsets is not None:
                     self._positions[partition], self._digests[partition] = next_offsets[end - 1], 0
@@ -153,22 +157,47 @@ class OnlineModel:
         predictions, _ = self._read(batch)
         return predictions
 
+    def look_up(self, batch: Batch) -> torch.Tensor:
+        """(nnz, embedding_dim) float32: the context embedding of each feature; zeros for one that was never seen.
+
+        Raises:
+            ConfigurationError: context embeddings are turned off.
+        """
+        if not self.config.embeddings:
+            raise ConfigurationError("this model learns no context embeddings: embeddings are turned off")
+        rows = np.empty(len(batch.rows), np.int64)
+        stream.look_up(len(batch), _address(batch), self._memory, self._scratch_for(batch), rows.ctypes.data)
+        return contexts.served(self.tables.tensors[contexts.TABLE], torch.from_numpy(rows))
+
     def embed(self, batch: Batch) -> torch.Tensor:
         """(B, 16) float32: the sum of value * row vector over each event's activations; zeros without features."""
         _, embeddings = self._read(batch)
         return torch.from_numpy(embeddings)
 
+    def count_known(self, batch: Batch) -> NDArray[np.int64]:
+        """How many of each event's features have a row that an event ever moved. (B,)
+
+        A feature that was never seen counts as known where it shares the row of one that was.
+        """
+        known = np.flatnonzero(self._touched.take(batch.rows))
+        n_before = known.searchsorted(batch.offsets)
+        return n_before[1:] - n_before[:-1]
+
     def warm_up(self) -> None:
         """Compiles or loads the kernels, on tables of its own, so that the first event doesn't wait for them."""
         model = OnlineModel(Tables.create(ModelConfig(task=self.config.task, n_rows=2)))
-        batch = Batch(np.zeros(1, np.int64), np.array([0, 1]), np.ones(1), np.ones(1, np.bool_))
+        nothing = np.zeros(1, np.int64)
+        batch = Batch(nothing, np.array([0, 1]), np.ones(1), np.ones(1, np.bool_), nothing)
         model.learn(batch, np.ones(1))
         model.predict(batch)
         model.report()
 
     def report(self) -> dict[str, Any]:
         """The progressive metrics; see `model.metrics`."""
-        return self.metrics.report()
+        report = self.metrics.report()
+        if self.config.embeddings:
+            report["embeddings"] = contexts.report(self.tables.tensors["context_state"])
+        return report
 
     def _read(self, batch: Batch) -> tuple[Predictions, NDArray[np.float32]]:
         values = np.empty(len(batch))
@@ -193,4 +222,6 @@ def _address(batch: Batch) -> Events:
     for array, dtype in zip(msgspec.structs.astuple(batch), BATCH_DTYPES, strict=True):
         if array.dtype != dtype or not array.flags.c_contiguous:
             raise TypeError(f"a batch needs contiguous arrays of {BATCH_DTYPES}, not of {array.dtype}")
-    return Events(*(array.ctypes.data for array in (batch.rows, batch.offsets, batch.values, batch.is_number)))
+    return Events(
+        *(array.ctypes.data for array in (batch.rows, batch.offsets, batch.values, batch.is_number, batch.fields))
+    )

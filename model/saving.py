@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import torch
 
+from flexihash.model import contexts
 from flexihash.model.checkpoint.checkpoint_errors import CheckpointError
 from flexihash.model.checkpoint.store import CheckpointInfo, CheckpointStore
 from flexihash.model.compiled import entry
 from flexihash.model.config import ModelConfig
-from flexihash.model.kernel import rows, slots
+from flexihash.model.kernel import company, rows, slots
 from flexihash.model.tables import Tables
 
 FEW_ROWS = 1 << 15  # and
 FEW_EVENTS = 1024  # of some rows each: what is copied within milliseconds needs no preparation
 MAX_PASSES = 10  # of a preparation: where learning outruns copying, more do not bring it closer
-ROW_TENSORS = ("table", "numbers", "touched")  # copied row by row; the others are small and copied whole
+ROW_TENSORS = ("table", "numbers", "touched")  # copied row by row, as the next two; the others are small, copied whole
+CONTEXT_TENSORS = (contexts.TABLE, "numbers")  # an event without a label moves both
+
+
+class Clock(NamedTuple):
+    """Events learned from, and events seen, by which the rows that changed are told."""
+
+    learned: int
+    seen: int
 
 
 @entry
@@ -37,6 +46,18 @@ def _copy_changed(since, block_rows, blocks, table, numbers, touched, to_table, 
     return n
 
 
+@entry
+def _copy_blocks(since, block_rows, blocks, table, numbers, to_table, to_numbers):  # type: ignore[no-untyped-def]
+    n = 0
+    for block in range(len(blocks)):
+        if blocks[block] > since:
+            begin, end = block * block_rows, min((block + 1) * block_rows, len(table))
+            to_table[begin:end] = table[begin:end]
+            to_numbers[begin:end] = numbers[begin:end]
+            n += end - begin
+    return n
+
+
 class Shadow:
     """A copy of all tensors of `tables`, brought up to date by copying only the rows that changed.
 
@@ -46,18 +67,22 @@ class Shadow:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         self.tensors = {name: torch.empty_like(tensor) for name, tensor in tables.tensors.items()}
-        self._since = -1  # a row touched later may differ; -1: every row does
+        self._since = Clock(-1, -1)  # a row moved later may differ; -1: every row does
 
     @property
     def is_close(self) -> bool:
         """Whether `refresh` has few rows to copy."""
-        return len(self.tensors["touched"]) <= FEW_ROWS or 0 <= self.now() - self._since <= FEW_EVENTS
+        if len(self.tensors["touched"]) <= FEW_ROWS:
+            return True
+        return all(since >= 0 and now - since <= FEW_EVENTS for now, since in zip(self.now(), self._since, strict=True))
 
-    def now(self) -> int:
-        """The tables' clock: events learned. To be read between chunks."""
-        return int(self._tables.tensors["state"][slots.EVENTS])
+    def now(self) -> Clock:
+        """The tables' clock. To be read between chunks."""
+        live = self._tables.tensors
+        n_seen = live["context_state"][company.CONTEXT_EVENTS] if contexts.TABLE in live else 0
+        return Clock(int(live["state"][slots.EVENTS]), int(n_seen))
 
-    def approach(self, now: int) -> None:
+    def approach(self, now: Clock) -> None:
         """Copies the rows that changed until `now` while others change: those are copied again the next time."""
         self._copy_rows()
         self._since = now
@@ -66,7 +91,7 @@ class Shadow:
         """Copies what changed since the last time; returns how many rows that were. For the writer, between chunks."""
         n_rows = self._copy_rows()
         for name, tensor in self._tables.tensors.items():
-            if name not in ROW_TENSORS:
+            if name not in ROW_TENSORS and name != contexts.TABLE:
                 self.tensors[name].copy_(tensor)
         self._since = self.now()
         return n_rows
@@ -74,12 +99,20 @@ class Shadow:
     def _copy_rows(self) -> int:
         live = self._tables.tensors
         n_rows: int = _copy_changed(
-            self._since,
+            self._since.learned,
             rows.BLOCK_ROWS,
             self._tables.blocks,
             *(live[name].numpy() for name in ROW_TENSORS),
             *(self.tensors[name].numpy() for name in ROW_TENSORS),
         )
+        if contexts.TABLE in live:
+            n_rows += _copy_blocks(
+                self._since.seen,
+                rows.BLOCK_ROWS,
+                self._tables.context_blocks,
+                *(live[name].numpy() for name in CONTEXT_TENSORS),
+                *(self.tensors[name].numpy() for name in CONTEXT_TENSORS),
+            )
         return n_rows
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flexihash.model import durable
+from flexihash.model import contexts, durable
 from flexihash.model.config import MAX_PARTITIONS, ModelConfig
 from flexihash.model.kernel import activation, aging, calibration, experts, mixture, rows, slots, trees
 from flexihash.model.metrics import ProgressiveMetrics
@@ -51,6 +51,7 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
     }
     for name, shape in _trees_layout().items():
         shapes[TREES_PREFIX + name] = shape
+    shapes |= contexts.layout(config)
     for name, shape in ProgressiveMetrics.layout(config.task).items():
         shapes[METRICS_PREFIX + name] = shape
     return shapes
@@ -76,15 +77,16 @@ class Tables:
 
     One process writes; any number may read. On plain memory the lock does nothing: one thread owns such tables.
 
-    `blocks` (n_rows / BLOCK_ROWS,) int64 is the writer's own: the last of its events that moved a row of each block. It
-    finds what changed without a look at every row.
+    `blocks` and `context_blocks` (n_rows / BLOCK_ROWS,) int64 are the writer's own: the last of its events that moved a
+    row of each block, and a context embedding of it. They find what changed without a look at every row.
     """
 
     def __init__(self, config: ModelConfig, tensors: Mapping[str, torch.Tensor], directory: Path | None = None) -> None:
         self.config = config
         self.tensors = dict(tensors)
         self.directory = directory
-        self.blocks = np.zeros(-(-config.n_rows // rows.BLOCK_ROWS), np.int64)
+        n_blocks = -(-config.n_rows // rows.BLOCK_ROWS)
+        self.blocks, self.context_blocks = np.zeros(n_blocks, np.int64), np.zeros(n_blocks, np.int64)
         self._locks = [_open_lock(directory / name) for name in (GATE_FILE, LOCK_FILE)] if directory else []
 
     @classmethod
@@ -133,6 +135,7 @@ class Tables:
         self.tensors["positions"].fill_(-1)
         _initialize_table(self.tensors["table"].numpy(), self.config)
         _initialize_state(self.tensors["state"].numpy())
+        contexts.initialize(self.tensors, self.config)
 
     @contextmanager
     def reading(self, patience_s: float = PATIENCE_S) -> Iterator[None]:

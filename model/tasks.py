@@ -69,7 +69,7 @@ class TaskRecord:
     def label_schema(self) -> dict[str, Any]:
         """The JSON schema of a label in an event; null is an event without one."""
         if self.is_binary:
-            return {"enum": [0, 1, True, False, None]}
+            return {"type": ["integer", "boolean", "null"], "minimum": 0, "maximum": 1}
         return {"type": ["number", "boolean", "null"], "maximum": self.highest, "minimum": self.lowest}
 
 

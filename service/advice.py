@@ -13,6 +13,7 @@ from flexihash.consumer.consumer_errors import (
     TopicNotFound,
     TopicsForeign,
 )
+from flexihash.consumer.status import UNLABELLED, RecentStatus
 from flexihash.model.tasks import Task
 
 FAULTS = {
@@ -32,13 +33,38 @@ OTHER_TASKS = {
 }
 
 
+NO_EVENTS = "is FLEXIHASH_TOPIC one of JSON events?"
+UNTAUGHT = {
+    UNLABELLED: "does FLEXIHASH_LABEL_FIELD name the label?",
+    "bad_label": "do FLEXIHASH_LABEL_FIELD and FLEXIHASH_TASK fit the labels?",
+    "no_features": "does FLEXIHASH_FEATURES_FIELD name the features? Where it is empty, they are the whole event",
+    "empty": NO_EVENTS,
+    "not_utf8": NO_EVENTS,
+    "not_json": NO_EVENTS,
+    "not_an_object": NO_EVENTS,
+    "too_large": "raise FLEXIHASH_MAX_EVENT_BYTES, if events are to be so large",
+    "too_deep": "raise FLEXIHASH_MAX_DEPTH, if events are to be so deep; does FLEXIHASH_FEATURES_FIELD fit?",
+    "too_many_features": "raise FLEXIHASH_MAX_FEATURES, if there are to be so many; does FLEXIHASH_FEATURES_FIELD fit?",
+    "key_too_long": "raise FLEXIHASH_MAX_KEY_LENGTH, if names are to be so long",
+    "non_finite_number": "whoever writes them has to mend their numbers",
+    "bad_weight": "whoever writes them has to mend their field weight, or name it otherwise",
+    "not_finite": "does FLEXIHASH_LABEL_FIELD name the label? Labels or numbers are beyond all that can be learned",
+    "poison": "the learner dies of them: please report it",
+    "unknown_type": "whoever writes them has to mend their values",
+    "not_unicode": "whoever writes them has to mend their names",
+}
+"""What to look at where most records teach nothing, by the most frequent reason."""
+
+
 def advise(error: object) -> str:
-    """An error in words, with what to do about it behind where that has a name of ours."""
+    """An error, or another trouble, in words, with what to do about it behind where that has a name of ours."""
     return f"{error}{_advice(error)}"
 
 
 def _advice(error: object) -> str:
     match error:
+        case RecentStatus(reason=str(reason)):
+            return f": {UNTAUGHT[reason]}" if reason in UNTAUGHT else ""
         case RecordChanged():
             return (
                 ", or choose with --on-lost-position: earliest (keep the model, read all of the log again), latest"

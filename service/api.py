@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from flexihash.service.connections import BoundedProtocol
+from flexihash.service.heading import HeadAsGet
 from flexihash.service.logs import configure_logs
 from flexihash.service.monitoring import RequestObserver
 from flexihash.service.openapi import DocumentedApp
@@ -26,6 +27,7 @@ from flexihash.service.problems import Problem, answer_http_exception, answer_pr
 from flexihash.service.routes import include_routes
 from flexihash.service.service_errors import SettingsError
 from flexihash.service.settings import Settings, load_settings
+from flexihash.service.shared_metrics import reserve_files
 
 GRACE_S = 3.0  # for requests under way when told to stop; the supervisor kills after 5
 MUST_MEND = 2  # exit code: starting again will not help
@@ -49,9 +51,11 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_follow_memory,
         docs_url=None,  # FastAPI's loads scripts from elsewhere; ours is in `service.pages`
         redoc_url=None,
+        generate_unique_id_function=lambda route: route.name,
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
     )
     app.state.parts = parts
+    app.add_middleware(HeadAsGet)
     app.add_middleware(RequestObserver, request_seconds=parts.metrics.request_seconds)
     app.include_router(pages)
     include_routes(app)
@@ -104,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return MUST_MEND
     configure_logs(settings, "api")
+    reserve_files()
     # uvicorn repeats the signal when it is done; without this, it would then kill us.
     signal.signal(signal.SIGTERM, lambda *_: None)
     create_server(create_app(settings)).run(sockets=[socket.socket(fileno=fd)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
+from email.message import Message
 from typing import Any, NoReturn
 
 import msgspec
@@ -19,6 +20,7 @@ from flexihash.service.problems import Problem
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+UTF_8 = ("utf-8", "utf8")
 BODY_S = 60.0  # for a whole body: 8 MB at a megabit a second
 SECOND_LOOK_BYTES = 1_000_000  # a broken body up to here is parsed again, to name the culprit: up to 50 ms of work
 
@@ -35,18 +37,29 @@ def check_content_type(request: Request, *allowed: str) -> str:
     A browser sends none of ours to a foreign site without asking it first, so this also keeps other pages' scripts out.
 
     Raises:
-        Problem: 415; it isn't one of `allowed`, or the body is compressed.
+        Problem: 415; it isn't one of `allowed`, or the body is compressed, or not in UTF-8.
     """
     given = request.headers.get("content-type", "")
-    media_type = given.partition(";")[0].strip().lower()
+    media_type, _, parameters = (part.strip().lower() for part in given.partition(";"))
     if media_type not in allowed:
         detail = f'content type "{given}" is not read here; send {" or ".join(allowed)}'
         raise Problem(415, detail, reason="content_type", headers={"accept": ", ".join(allowed)})
+    if (charset := _find_charset(parameters)) not in UTF_8:
+        raise Problem(415, f'charset "{charset}" is not read here; send UTF-8', reason="charset")
     encoding = request.headers.get("content-encoding", "identity").lower()
     if encoding != "identity":
         detail = f'content encoding "{encoding}" is not read here; send the body as it is'
         raise Problem(415, detail, reason="content_encoding", headers={"accept-encoding": "identity"})
     return media_type
+
+
+def _find_charset(parameters: str) -> str:
+    """The charset among what stands behind a media type; UTF-8 where none is named."""
+    if "charset" not in parameters:
+        return UTF_8[0]
+    message = Message()
+    message["content-type"] = f"text/plain; {parameters}"
+    return str(message.get_param("charset", UTF_8[0]))
 
 
 async def read_body(request: Request, max_body_bytes: int) -> bytes:
@@ -90,8 +103,11 @@ def split_instances(body: bytes, decoder: EventDecoder, max_instances: int) -> l
     return instances
 
 
-def split_events(body: bytes, media_type: str, decoder: EventDecoder, max_events: int) -> list[bytes]:
+def split_events(body: bytes, media_type: str, decoder: EventDecoder, max_events: int) -> tuple[list[bytes], int]:
     """The events of a body: the lines of NDJSON (empty ones are skipped), the items of an array, or one event.
+
+    Returns:
+        The events, and how many of them have no label.
 
     Raises:
         Problem: 400, it isn't JSON; 413, too many; 422, none, or one that cannot be learned, which it names.
@@ -105,9 +121,8 @@ def split_events(body: bytes, media_type: str, decoder: EventDecoder, max_events
     if not events:
         raise Problem(422, "there are no events in the body", reason="shape")
     _check_count(len(events), max_events, "events")
-    for index, event in enumerate(events):
-        _check_event(event, index, decoder)
-    return events
+    n_labelled = sum(_check_event(event, index, decoder) for index, event in enumerate(events))
+    return events, len(events) - n_labelled
 
 
 def hash_instances(instances: Sequence[msgspec.Raw], first: int, decoder: EventDecoder, n_rows: int) -> Batch:
@@ -133,9 +148,10 @@ def _split_array(body: bytes, decoder: EventDecoder) -> list[bytes]:
         raise _not_json(error) from None
 
 
-def _check_event(event: bytes, index: int, decoder: EventDecoder) -> None:
+def _check_event(event: bytes, index: int, decoder: EventDecoder) -> bool:
+    """Whether an event has a label."""
     try:
-        decoder.decode_one(event)
+        return decoder.decode_one(event).label is not None
     except EventRejected as rejected:
         _refuse("events", index, event, rejected, decoder.read)
 
@@ -170,7 +186,7 @@ def _blame(name: str, items: Iterable[Any], read: Callable[[Any], object], first
 
 
 def _hashing(decoder: EventDecoder) -> Callable[[Any], object]:
-    return lambda features: hash_features([decoder.read_features(features)], decoder.n_rows)
+    return lambda features: hash_features([decoder.read_instance(features)], decoder.n_rows)
 
 
 def _check_count(n_items: int, most: int, name: str) -> None:

@@ -85,7 +85,7 @@ def _start_service(stack: ExitStack, display: Display, port: int | None) -> _Ser
     servers = stack.enter_context(EmbeddedBroker()).bootstrap_servers
     port = _choose_port(port)
     family = stack.enter_context(Family(folder))
-    display.wait_for("starting the service; the first time, it compiles for ten seconds")
+    display.wait_for("starting the service; the first time, it compiles, 10 seconds or more")
     family.start("serve", *_serve_arguments(servers, port, folder, memory))
     return _Service(f"http://{HOST}:{port}", servers, family)
 

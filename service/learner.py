@@ -21,7 +21,7 @@ from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.guard import PoisonGuard
 from flexihash.consumer.kafka.source import KafkaSource
-from flexihash.consumer.lesson import Lesson, describe_configuration
+from flexihash.consumer.lesson import Lesson, Letters, NoLetters, describe_configuration
 from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.loop import RETRY_S, LearnLoop
 from flexihash.consumer.schedule import CheckpointSchedule
@@ -104,7 +104,7 @@ class Learner:
             fence = Fence(settings.kafka_topic, settings.group_id)
             stack.callback(fence.close)
             store = CheckpointStore(settings.checkpoints, settings.retention, _confirm_before_rename(fence))
-            decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
+            decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows, not settings.embeddings)
             laps = _Laps()
             model, loaded = self._restore(directory, store, decoder, is_fresh, laps)
             loop = self._compose(model, decoder, store, fence, stack)
@@ -175,9 +175,8 @@ class Learner:
             describe=advise,
         )
         stack.callback(source.close)
-        letters = DeadLetters(settings.kafka_topic, settings.dead_letter_dir, advise)
-        stack.callback(letters.close)
-        lesson = Lesson(model, decoder, letters, self._guard)
+        letters = self._open_letters(stack)
+        lesson = Lesson(model, decoder, letters, self._guard, settings.skip_until)
         on_changed: OnChangedIdentity = (
             "keep" if choice == "keep" else "lose" if choice in ("earliest", "latest") else "stop"
         )
@@ -195,6 +194,15 @@ class Learner:
         loop.status.pid, loop.status.started_at = self._status.pid, self._status.started_at
         self._status = loop.status
         return loop
+
+    def _open_letters(self, stack: ExitStack) -> Letters:
+        """Where rejected records go; the stack closes it."""
+        if not self._settings.dead_letter_topic:
+            log.info("records that cannot be learned from are counted, and not kept: dead_letter_topic is empty")
+            return NoLetters()
+        letters = DeadLetters(self._settings.kafka_topic, self._settings.dead_letter_dir, advise)
+        stack.callback(letters.close)
+        return letters
 
     def _learn(self, loop: LearnLoop, fence: Fence) -> None:
         """Learns until told to stop. Once learning has begun, what a person has to act on is waited for.

@@ -7,9 +7,11 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import structlog
 
 from flexihash.consumer.decoding import EventDecoder
@@ -17,9 +19,11 @@ from flexihash.consumer.status import STALE_AFTER_S, STATUS_FILE, LearnerStatus,
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch, hash_features
+from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import TablesHeld
 from flexihash.model.online import OnlineModel
 from flexihash.model.tables import PATIENCE_S, Tables
+from flexihash.service.advice import advise
 from flexihash.service.folders import check_memory
 from flexihash.service.messages import Prediction, Version
 from flexihash.service.problems import unavailable
@@ -38,12 +42,14 @@ STATES = {
     "blocked": "the learner waits until someone has acted",
     "fenced": "the learner has stopped for another one",
     "pausing": "the learner waits until its dead letters are safe",
+    "cooling": "the learner rests before it tries a record again",
     "stopping": "the learner is stopping",
     "stopped": "the learner has stopped",
     "failed": "the learner has failed and waits for someone to mend the cause",
 }
 
 Result = TypeVar("Result")
+Embedding = tuple[list[float], int, int]  # the vector, and how many features are known, of how many
 
 log = structlog.stdlib.get_logger("memory")
 
@@ -75,17 +81,23 @@ class AttachedModel:
 
     async def predict(self, batch: Batch) -> tuple[list[Prediction], Version]:
         """Predictions for hashed events, and the version that they belong to."""
-        predictions, version = await self._read(lambda: (self._model.predict(batch), self._version()))
-        return list(map(Prediction, predictions.values.tolist(), predictions.scores.tolist())), version
+        predictions, n_known, version = await self._read(
+            lambda: (self._model.predict(batch), self._model.count_known(batch), self._version())
+        )
+        columns = predictions.values, predictions.scores, n_known, np.diff(batch.offsets)
+        return list(map(Prediction, *(column.tolist() for column in columns))), version
 
-    async def embed(self, batch: Batch) -> tuple[list[list[float]], Version]:
+    async def embed(self, batch: Batch) -> tuple[list[Embedding], Version]:
         """Embeddings (16 numbers each) of hashed events, and the version that they belong to."""
-        embeddings, version = await self._read(lambda: (self._model.embed(batch), self._version()))
-        return embeddings.tolist(), version
+        embeddings, n_known, version = await self._read(
+            lambda: (self._model.embed(batch), self._model.count_known(batch), self._version())
+        )
+        n_features = np.diff(batch.offsets)
+        return list(zip(embeddings.tolist(), n_known.tolist(), n_features.tolist(), strict=True)), version
 
-    async def read_version(self) -> Version:
-        """What has been learned so far."""
-        return await self._read(self._version)
+    async def read_progress(self) -> tuple[Version, ProgressiveMetrics]:
+        """What has been learned so far, and the metrics of that moment: a copy, of half a megabyte."""
+        return await self._read(lambda: (self._version(), deepcopy(self._model.metrics)))
 
     def explain_hold(self) -> str | None:
         """Why answers wait in vain for the tables, for people; None where they do not."""
@@ -213,6 +225,8 @@ class Memory:
         warnings = [f"a checkpoint was damaged and is set aside: {aside}" for aside in checkpoint.set_aside]
         if checkpoint.has_failed:
             warnings.append(f"the last checkpoint was not saved: {checkpoint.error}")
+        if self.status.recent.is_fruitless:
+            warnings.append(advise(self.status.recent))
         if letters.spilled:
             why = f": {letters.error}" if letters.error else ""
             warnings.append(f"{letters.spilled} dead letters wait on the disk{why}")
@@ -274,4 +288,6 @@ def warm_kernels() -> None:
     config = ModelConfig(n_rows=2)
     decoder = EventDecoder(EventFormat(), config.task, config.n_rows)
     decoder.warm_up()
-    OnlineModel(Tables.create(config)).predict(hash_features([[("warm", 1.0)]], config.n_rows))
+    model = OnlineModel(Tables.create(config))
+    model.predict(hash_features([[("warm", 1.0)]], config.n_rows))
+    model.report()

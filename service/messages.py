@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from flexihash.consumer.status import CheckpointStatus, DeadLettersStatus
+from flexihash.consumer.status import CheckpointStatus, DeadLettersStatus, RecentStatus
 
 
 class Version(msgspec.Struct):
@@ -18,10 +18,15 @@ class Version(msgspec.Struct):
 
 
 class Prediction(msgspec.Struct):
-    """`value` is the prediction after the task's link, `score` the model's raw output."""
+    """`value` is the prediction after the task's link, `score` the model's raw output.
+
+    `features` says how many features the instance came to, `known_features` how many of them were learned from before.
+    """
 
     value: float
     score: float
+    known_features: int
+    features: int
 
 
 class Predictions(msgspec.Struct):
@@ -31,18 +36,28 @@ class Predictions(msgspec.Struct):
     version: Version
 
 
-class Embeddings(msgspec.Struct):
-    """One embedding of 16 numbers per instance, in their order; all zeros for an instance without features."""
+class Embeddings(msgspec.Struct, omit_defaults=True):
+    """One embedding of 16 numbers per instance, in their order; all zeros for an instance without features.
+
+    `features` says how many features each came to, `known_features` how many of them were learned from before.
+    """
 
     embeddings: list[list[float]]
     version: Version
+    known_features: list[int] = []
+    features: list[int] = []
 
 
-class Published(msgspec.Struct):
-    """`events` published; all of them are learned once a version's positions have reached these."""
+class Published(msgspec.Struct, omit_defaults=True):
+    """`events` published; all of them are learned once a version's positions have reached these.
+
+    Nothing is learned from those that are `unlabelled`; `warnings` say so.
+    """
 
     events: int
     positions: dict[str, int]
+    unlabelled: int = 0
+    warnings: list[str] = []
 
 
 class Learner(msgspec.Struct, kw_only=True):
@@ -58,6 +73,7 @@ class Learner(msgspec.Struct, kw_only=True):
     end_positions: dict[str, int]
     rejected: dict[str, int]
     unlabelled: int
+    recent: RecentStatus
     dead_letters: DeadLettersStatus
     checkpoint: CheckpointStatus
 
@@ -65,8 +81,8 @@ class Learner(msgspec.Struct, kw_only=True):
 class Model(msgspec.Struct, kw_only=True):
     """The model that answers; the parts that come from tables or from a learner are null until there is one.
 
-    `metrics` are progressive, under ``window`` over the last events only; `occupancy` is the share of the table's rows
-    that an event ever moved.
+    `metrics` are progressive, under ``window`` over the last events only, and of the moment that `version` names;
+    `occupancy` is the share of the table's rows that an event ever moved.
     """
 
     configuration: dict[str, Any]

@@ -17,11 +17,12 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flexihash.consumer.status import CheckpointStatus, LearnerStatus
+from flexihash.consumer.outcomes import REASONS
+from flexihash.consumer.status import UNLABELLED, CheckpointStatus, LearnerStatus
 from flexihash.service.memory import Memory
 from flexihash.service.problems import Problem, render_problem, unavailable
+from flexihash.service.shared_metrics import FOLDER_VARIABLE
 
-MULTIPROCESS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"  # prometheus_client's own: a folder that all workers write to
 CLIENT_GONE = 499  # nginx's number, in the metrics only: nobody is left to answer
 BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 SECURITY_HEADERS = {  # of every answer that has no other
@@ -54,7 +55,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""
-        return generate_latest(self._gather() if os.environ.get(MULTIPROCESS_VARIABLE) else self._registry)
+        return generate_latest(self._gather() if os.environ.get(FOLDER_VARIABLE) else self._registry)
 
     def _gather(self) -> CollectorRegistry:
         registry = CollectorRegistry()
@@ -93,10 +94,16 @@ def _describe_progress(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
 
 
 def _describe_rejections(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
-    rejected = _family("rejected_events", "Events that could not be learned so far, by reason.", "reason")
-    for reason, n_events in sorted(status.rejected.items()):
-        rejected.add_metric([reason], n_events)
-    yield rejected
+    if status.tables is not None:  # until the checkpoint is restored, what it has counted is not known
+        rejected = _family("rejected_events", "Events that could not be learned so far, by reason.", "reason")
+        for reason, n_events in sorted((dict.fromkeys(REASONS, 0) | status.rejected).items()):
+            rejected.add_metric([reason], n_events)
+        yield rejected
+    text = "1 while most of the last 1,000 records teach nothing, with the most frequent reason; else 0."
+    fruitless = _family("fruitless", text, "reason")
+    for reason in sorted({*REASONS, UNLABELLED, *status.recent.untaught}):
+        fruitless.add_metric([reason], float(status.recent.is_fruitless and reason == status.recent.reason))
+    yield fruitless
     letters = status.dead_letters
     yield _gauge("dead_letters_waiting", "Dead letters in memory, on their way to the broker.", letters.waiting)
     yield _gauge("dead_letters_spilled", "Dead letters on the disk, as the broker did not take them.", letters.spilled)

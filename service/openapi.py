@@ -9,6 +9,8 @@ import msgspec
 from fastapi import FastAPI
 
 from flexihash.consumer.wire import MAX_WEIGHT
+from flexihash.model.metrics import metric_names
+from flexihash.model.tasks import Task
 from flexihash.service import messages, problems
 from flexihash.service.bodies import JSON, NDJSON
 from flexihash.service.settings import Settings
@@ -30,8 +32,16 @@ FEATURES = {"carrier": "UA", "origin": "EWR", "dest": "IAH", "hour": "5", "dista
 VERSION = {"events": 327346, "positions": {"events:0": 327346}}
 EVENT = {"features": FEATURES, "label": 1}
 EXAMPLES: dict[type, Any] = {
-    messages.Embeddings: {"embeddings": [[0.25, -0.5, 0.0, 1.5] * 4], "version": VERSION},
-    messages.Predictions: {"predictions": [{"value": 0.187, "score": -1.469}], "version": VERSION},
+    messages.Embeddings: {
+        "embeddings": [[0.25, -0.5, 0.0, 1.5] * 4],
+        "version": VERSION,
+        "known_features": [5],
+        "features": [5],
+    },
+    messages.Predictions: {
+        "predictions": [{"value": 0.187, "score": -1.469, "known_features": 5, "features": 5}],
+        "version": VERSION,
+    },
     messages.Published: {"events": 1, "positions": {"events:0": 327347}},
 }
 BAD_INSTANCE = {
@@ -44,18 +54,16 @@ BAD_INSTANCE = {
     "request_id": "5f0c9c1e7a5b4d0f8a3f1f0a9a1b2c3d",
 }
 
+INSTANCES = {
+    "type": "object",
+    "required": ["instances"],
+    "additionalProperties": False,
+    "properties": {"instances": {"type": "array", "items": {"$ref": "#/components/schemas/Features"}}},
+}
 INSTANCES_BODY = {
     "required": True,
     "content": {
-        JSON: {
-            "schema": {
-                "type": "object",
-                "required": ["instances"],
-                "additionalProperties": False,
-                "properties": {"instances": {"type": "array", "items": {"type": "object"}}},
-            },
-            "example": {"instances": [FEATURES]},
-        }
+        JSON: {"schema": {"$ref": "#/components/schemas/Instances"}, "example": {"instances": [FEATURES]}},
     },
 }
 EVENT_REFERENCE = {"$ref": "#/components/schemas/Event"}
@@ -85,7 +93,9 @@ class DocumentedApp(FastAPI):
         _, schemas = msgspec.json.schema_components(ANSWERS, ref_template="#/components/schemas/{name}")
         settings: Settings = self.state.parts.settings
         components = document.setdefault("components", {})
-        components.setdefault("schemas", {}).update(schemas, Event=_describe_event(settings))
+        schemas["Model"]["properties"]["metrics"] = {"$ref": "#/components/schemas/Metrics"}
+        bodies = {"Features": {"type": "object"}, "Instances": INSTANCES, "Event": _describe_event(settings)}
+        components.setdefault("schemas", {}).update(schemas, **bodies, **_describe_metrics(settings.task))
         if settings.api_token is None:
             components.pop("securitySchemes", None)
         for path, operations in document["paths"].items():
@@ -103,9 +113,18 @@ def _describe_event(settings: Settings) -> dict[str, Any]:
         "properties": {settings.label_field: settings.task.record.label_schema, "weight": weight},
     }
     if settings.features_field:
-        schema["properties"][settings.features_field] = {"type": "object"}
+        schema["properties"][settings.features_field] = {"$ref": "#/components/schemas/Features"}
         schema["required"] = [settings.features_field]
     return schema
+
+
+def _describe_metrics(task: Task) -> dict[str, Any]:
+    """The schemas of a task's metrics: over all events, and over the last ones."""
+    kinds = {"events": {"type": "integer"}, "weight": {"type": "number"}}
+    metrics = {name: kinds.get(name, {"type": ["number", "null"]}) for name in metric_names(task)}
+    window = {"$ref": "#/components/schemas/WindowMetrics"}
+    described = {"Metrics": {**metrics, "window": window}, "WindowMetrics": metrics}
+    return {name: {"type": "object", "properties": properties} for name, properties in described.items()}
 
 
 def describe_answers(answer: type, *statuses: int, status: int = 200) -> dict[int | str, dict[str, Any]]:

@@ -98,6 +98,7 @@ async def answer_http_exception(request: Request, error: Exception) -> Response:
     }
     headers = dict(error.headers or {})
     if error.status_code == 405 and (documented := request.app.openapi()["paths"].get(request.url.path)):
-        headers["Allow"] = ", ".join(sorted(documented)).upper()  # the router names the path's first route only
+        # The router names the path's first route only, and none of those to HEAD.
+        headers["Allow"] = ", ".join(sorted([*documented, *(["head"] if "get" in documented else [])])).upper()
     problem = Problem(error.status_code, details.get(error.status_code, error.detail), headers=headers)
     return render_problem(problem, request.state.request_id)

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_core import ErrorDetails
 from pydantic_settings import NoDecode
 
 from flexihash.consumer.consumer_errors import ConnectionSettingsError
 from flexihash.consumer.kafka.tls import check_certificates
+from flexihash.model.config import EMBEDDING_DIMS
 
-MAX_TOPIC_LENGTH = 245  # Kafka takes 249 characters, and ".dlq" is appended for the dead letters
+MAX_KAFKA_LENGTH = 249  # of a topic's name
+MAX_TOPIC_LENGTH = 245  # so that ".dlq" can be appended for the dead letters
+TOPIC_PLACE = "{topic}"
 
 Given = TypeVar("Given")
 
@@ -62,10 +66,36 @@ def _check_topic(topic: str) -> str:
     return topic
 
 
+def _check_letters(pattern: str) -> str:
+    """Each topic has letters of its own, or a replay would take those of one for those of another."""
+    if pattern and (pattern == TOPIC_PLACE or not re.fullmatch(r"[a-zA-Z0-9._-]*\{topic\}[a-zA-Z0-9._-]*", pattern)):
+        raise ValueError(f"must be a name with {TOPIC_PLACE} and more in it, such as {TOPIC_PLACE}.dlq, or empty")
+    return pattern
+
+
+def _check_dim(dim: int) -> int:
+    if dim not in EMBEDDING_DIMS:
+        raise ValueError(f"must be one of {', '.join(map(str, EMBEDDING_DIMS))}")
+    return dim
+
+
 def _check_rows(n_rows: int) -> int:
     if n_rows & (n_rows - 1):
         raise ValueError(f"must be a power of two, such as {1 << n_rows.bit_length()}")
     return n_rows
+
+
+def _read_offsets(value: Given | str) -> Given | dict[int, int]:
+    """Offsets by partition, from ``PARTITION:OFFSET`` and commas; an offset alone is of partition 0."""
+    if not isinstance(value, str):
+        return value
+    offsets = {}
+    for part in filter(None, map(str.strip, value.split(","))):
+        match = re.fullmatch(r"(?:(\d{1,4}):)?(\d{1,19})", part, re.ASCII)
+        if match is None:
+            raise ValueError("must be an offset, or PARTITION:OFFSET, several separated by commas")
+        offsets[int(match[1] or 0)] = int(match[2])
+    return offsets
 
 
 def _check_client(client: str) -> str:
@@ -104,14 +134,34 @@ def explain_refusal(check: Callable[..., None], *paths: Path) -> None:
         raise ValueError(str(error)) from error
 
 
+def explain_allowed(details: ErrorDetails) -> str:
+    """What a refused value must be, in words."""
+    match details["type"]:
+        case "value_error":
+            return str(details["ctx"]["error"])
+        case "int_parsing" | "int_type" | "int_from_float":
+            return "must be a whole number"
+        case "float_parsing" | "float_type":
+            return "must be a number"
+        case "bool_parsing" | "bool_type":
+            return "must be true or false"
+        case "string_too_short":
+            return "must not be empty"
+        case _:
+            return details["msg"].replace("Input should be", "must be")
+
+
 EMPTY_IS_NONE = BeforeValidator(_none_if_empty)
 
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas), Metavar("A,B")]
+Offsets = Annotated[dict[int, int], NoDecode, BeforeValidator(_read_offsets), Metavar("[PARTITION:]OFFSET,...")]
 Text = Annotated[str | None, EMPTY_IS_NONE]
 Secret = Annotated[SecretStr | None, EMPTY_IS_NONE]
 Token = Annotated[Secret, AfterValidator(_check_token)]
 Servers = Annotated[str, AfterValidator(_check_servers), Metavar("HOST:PORT")]
 TopicName = Annotated[str, AfterValidator(_check_topic)]
+LetterTopic = Annotated[str, AfterValidator(_check_letters)]
+EmbeddingDim = Annotated[int, AfterValidator(_check_dim)]
 Rows = Annotated[int, Field(ge=2, le=1 << 30), AfterValidator(_check_rows)]
 Client = Annotated[Literal["kafka-python", "confluent"], AfterValidator(_check_client)]
 File = Annotated[Path | None, EMPTY_IS_NONE, AfterValidator(_check_file)]

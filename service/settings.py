@@ -16,15 +16,21 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.tls import check_identity
+from flexihash.consumer.letters import TOPIC_SUFFIX
 from flexihash.model.config import ModelConfig
 from flexihash.model.tasks import Task
 from flexihash.service.service_errors import FormerCheckpoints, SettingsError
 from flexihash.service.setting_types import (
     EMPTY_IS_NONE,
+    MAX_KAFKA_LENGTH,
+    TOPIC_PLACE,
     Certificates,
     Client,
+    EmbeddingDim,
     File,
+    LetterTopic,
     Names,
+    Offsets,
     OptionalFolder,
     Panel,
     Rows,
@@ -33,6 +39,7 @@ from flexihash.service.setting_types import (
     Text,
     Token,
     TopicName,
+    explain_allowed,
     explain_refusal,
 )
 
@@ -78,8 +85,11 @@ class Settings(BaseSettings):
     bootstrap_servers: Annotated[Servers, KAFKA] = Field(
         "localhost:9092", description="Kafka brokers, host:port, separated by commas."
     )
-    topic: Annotated[TopicName, KAFKA] = Field(
-        "events", description="Topic of the events; dead letters go to the topic of this name with .dlq after it."
+    topic: Annotated[TopicName, KAFKA] = Field("events", description="Topic of the events.")
+    dead_letter_topic: Annotated[LetterTopic, KAFKA] = Field(
+        TOPIC_PLACE + TOPIC_SUFFIX,
+        description="Topic of the records that cannot be learned from, {topic} being the name of theirs; empty: they "
+        "are counted, and not kept.",
     )
     group_id: Annotated[str, KAFKA] = Field(
         "flexihash", min_length=1, description="Consumer group whose offsets show the lag."
@@ -92,6 +102,11 @@ class Settings(BaseSettings):
         description="What to do where the topic no longer goes on where the model stands: stop learning until someone "
         "has acted; go on at its earliest record or its latest; keep the positions though cluster or topic are others; "
         "or start a fresh model.",
+    )
+    skip_until: Annotated[Offsets, KAFKA] = Field(
+        {},
+        description="Offsets before which no record is learned, such as 0:2000,1:1950, or 2000 for a topic of one "
+        "partition: what was read before stays learned, so it takes effect after going back to an older checkpoint.",
     )
     create_topic: Annotated[bool, KAFKA] = Field(
         False, description="Create the topic, with one partition, where it is absent."
@@ -130,16 +145,23 @@ class Settings(BaseSettings):
         description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 160 bytes.",
     )
     seed: Annotated[int, MODEL] = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
+    embeddings: Annotated[bool, MODEL] = Field(
+        False, description="Learn embeddings of features from their company, without labels, beside the predictions."
+    )
+    embedding_dim: Annotated[EmbeddingDim, MODEL] = Field(
+        16, description="Size of these embeddings: 8, 16, 32 or 64; a row takes 4 bytes for each, and 16 more."
+    )
 
     label_field: Annotated[str, EVENTS] = Field(
         "label", min_length=1, description="Field of an event that holds the label."
     )
     features_field: Annotated[str, EVENTS] = Field(
         "features",
-        description="Field that holds the features; empty: the whole event but the label and ignored fields.",
+        description="Field that holds the features; empty: the whole event but the label, weight, id, timestamp and "
+        "what is ignored.",
     )
     ignored_features: Annotated[Names, EVENTS] = Field(
-        (), description="Fields that are not features, separated by commas."
+        (), description="Names, paths (user.address) and patterns (debug_*) of what is no feature, separated by commas."
     )
     categorical_features: Annotated[Names, EVENTS] = Field(
         (), description="Patterns of features whose numbers are names only, such as *_id, separated by commas."
@@ -211,10 +233,19 @@ class Settings(BaseSettings):
             raise ValueError("FLEXIHASH_SSL_CERTFILE and FLEXIHASH_SSL_KEYFILE go together: set both, or neither")
         return self
 
+    @model_validator(mode="after")
+    def _check_letter_topic(self) -> Self:
+        if len(self.letter_topic) > MAX_KAFKA_LENGTH:
+            raise ValueError(
+                f"{PREFIX}DEAD_LETTER_TOPIC={self.dead_letter_topic} makes {len(self.letter_topic)} characters with the"
+                f" topic's name, and Kafka takes {MAX_KAFKA_LENGTH}"
+            )
+        return self
+
     @property
     def model(self) -> ModelConfig:
         """What the model is made of."""
-        return ModelConfig(task=self.task, quantile=self.quantile, n_rows=self.n_rows, seed=self.seed)
+        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.__struct_fields__})
 
     @property
     def event_format(self) -> EventFormat:
@@ -225,9 +256,9 @@ class Settings(BaseSettings):
         return EventFormat(
             label_field=self.label_field,
             features_field=self.features_field,
-            ignored_features=self.ignored_features,
             max_event_bytes=self.max_event_bytes,
             rules=FeatureRules(
+                ignored_features=self.ignored_features,
                 categorical_features=self.categorical_features,
                 numeric_features=self.numeric_features,
                 max_features=self.max_features,
@@ -255,7 +286,12 @@ class Settings(BaseSettings):
         """The topic that is learned, where the brokers are."""
         from flexihash.consumer.kafka.topic import Topic
 
-        return Topic(self.connection, self.topic)
+        return Topic(self.connection, self.topic, self.letter_topic)
+
+    @property
+    def letter_topic(self) -> str:
+        """Name of the topic of dead letters; empty where none are kept."""
+        return self.dead_letter_topic.replace(TOPIC_PLACE, self.topic)
 
     @property
     def dead_letter_dir(self) -> Path:
@@ -340,23 +376,7 @@ def _explain(details: ErrorDetails, given: Mapping[str, Any]) -> str:
     is_secret = SecretStr in (field.annotation, *get_args(field.annotation))
     value = "(not shown)" if is_secret else _to_text(details["input"])
     setting = f"--{name.replace('_', '-')} {value}" if name in given else f"{_env_name(name)}={value}"
-    return f"{setting}: {_explain_allowed(details)}"
-
-
-def _explain_allowed(details: ErrorDetails) -> str:
-    match details["type"]:
-        case "value_error":
-            return str(details["ctx"]["error"])
-        case "int_parsing" | "int_type" | "int_from_float":
-            return "must be a whole number"
-        case "float_parsing" | "float_type":
-            return "must be a number"
-        case "bool_parsing" | "bool_type":
-            return "must be true or false"
-        case "string_too_short":
-            return "must not be empty"
-        case _:
-            return details["msg"].replace("Input should be", "must be")
+    return f"{setting}: {explain_allowed(details)}"
 
 
 def _env_name(name: str) -> str:
@@ -371,6 +391,8 @@ def _to_text(value: Any) -> str:
             return str(value.get_secret_value())
         case bool():
             return str(value).lower()
+        case dict():
+            return ",".join(f"{key}:{one}" for key, one in value.items())
         case tuple() | list():
             return ",".join(map(str, value))
         case _:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from types import FrameType
 from typing import Any
 
@@ -30,6 +31,10 @@ LAST_EXIT = "SUPERVISOR_LAST_EXIT"  # environment variable: exit code of the chi
 MUST_MEND = 2  # exit code of a child that says: restarting will not help, a person must change something
 LEARNER_GRACE_S = 60.0  # the last checkpoint of a table of gigabytes takes this long on a slow disk
 API_GRACE_S = 5.0  # answers in flight take milliseconds
+OPEN_TO_ALL = (
+    "no token is asked for: whoever reaches this address may predict, publish events and save checkpoints; "
+    "set FLEXIHASH_API_TOKEN, or listen on 127.0.0.1"
+)
 
 logger = structlog.stdlib.get_logger(__name__)
 
@@ -239,6 +244,8 @@ def _serve(settings: Settings, on_listening: Callable[[str], None]) -> int:
     with bind_socket(settings.host, settings.port) as listening:
         url = describe_address(listening)
         logger.info(f"listening on {url}", topic=settings.topic, workers=settings.workers)
+        if settings.api_token is None and not is_loopback(listening):
+            logger.warning(OPEN_TO_ALL, host=settings.host)
         on_listening(url)
         return Supervisor(
             specs=child_specs(settings.workers, listening.fileno()),
@@ -312,6 +319,11 @@ def describe_address(listening: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = "localhost"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_loopback(listening: socket.socket) -> bool:
+    """Whether only this machine reaches a listening socket."""
+    return ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _next_restart_s(children: Sequence[Child]) -> float | None:

@@ -20,11 +20,14 @@ from flexihash.consumer.letters import TOPIC_SUFFIX
 class Topic:
     """One topic, by its name and where its cluster is; whether it is there, only the cluster knows.
 
+    `letters` names the topic of what could not be learned from in this one; empty: this one's with TOPIC_SUFFIX.
+
     Everything that asks the cluster raises a ConsumerError where that does not answer, or refuses.
     """
 
     connection: KafkaConnection
     name: str
+    letters: str = ""
 
     def __str__(self) -> str:
         return self.name
@@ -32,7 +35,7 @@ class Topic:
     @property
     def dead_letters(self) -> Topic:
         """The topic of what could not be learned from in this one."""
-        return Topic(self.connection, self.name + TOPIC_SUFFIX)
+        return Topic(self.connection, self.letters or self.name + TOPIC_SUFFIX)
 
     def partition(self, partition: int) -> Any:
         """One of its partitions, as kafka-python names it."""

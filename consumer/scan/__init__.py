@@ -13,6 +13,7 @@ one, in atomic steps that would double the time. The machine must be little-endi
     scanner                      the loop over messages
     flat_events                  one event
     names, values                what an event is made of
+    book                         names that patterns have decided on
     text, decimals               what those are made of
 
 Rows are those of `model.murmur`, and memory is read by `model.words`.

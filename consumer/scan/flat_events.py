@@ -6,12 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from flexihash.consumer.scan.book import UNDECIDED, find_in_book
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, ONCE, WEIGHT, find_role, is_new_name
 from flexihash.consumer.scan.text import QUOTE, end_of_string, skip_space
 from flexihash.consumer.scan.values import BOOLEAN, FRACTION, INTEGER, NULL, OTHER, STRING, read_value
 from flexihash.model.compiled import inlined, part
 from flexihash.model.kernel.vectors import store
-from flexihash.model.murmur import hash_name, row_of_category, row_of_number
+from flexihash.model.murmur import N_FIELDS, hash_name, row_of_category, row_of_number
 
 LEFT, LEARN, UNLABELLED = 0, 1, 2  # what becomes of a message
 
@@ -23,15 +24,15 @@ class Limits(NamedTuple):
 
     Args:
         is_whole: the features are the whole event, not an object in it.
-        has_ignored: some name is IGNORED.
-        needs_label: an event without a label is UNLABELLED, and its features are not kept.
+        has_patterns: the book says which features are left out.
+        needs_label: an event without a label is UNLABELLED, and its features are not kept; else its label is NaN.
         is_binary: labels are 0 or 1; else from `lowest` to `highest`.
         max_weight, max_features, max_name_bytes, max_event_bytes: an event beyond is left.
         n_rows: a power of two.
     """
 
     is_whole: bool
-    has_ignored: bool
+    has_patterns: bool
     needs_label: bool
     is_binary: bool
     lowest: float
@@ -49,8 +50,9 @@ def is_label(x, limits):  # type: ignore[no-untyped-def]
 
 
 @part
-def add_feature(found, n, row, value, is_number):  # type: ignore[no-untyped-def]
+def add_feature(found, n, row, value, is_number, field):  # type: ignore[no-untyped-def]
     """Writes feature `n`; returns the next one's number."""
+    store(found.fields + 8 * n, field)
     store(found.rows + 8 * n, row)
     store(found.values + 8 * n, value)
     store(found.is_number + n, np.uint8(is_number))
@@ -62,15 +64,16 @@ def add_features(found, n, name_hash, n_name, value, n_rows):  # type: ignore[no
     """Writes what a name and its value give, from feature `n` on; returns the next one's number."""
     h, tail = name_hash
     kind, x, begin, end, _ = value
+    field = row_of_number(h, tail, n_name, N_FIELDS)
     if kind == INTEGER or kind == FRACTION:
-        n = add_feature(found, n, row_of_number(h, tail, n_name, n_rows), x + 0.0, True)  # -0.0 becomes 0.0
+        n = add_feature(found, n, field & (n_rows - 1), x + 0.0, True, field)  # -0.0 becomes 0.0
     if kind != FRACTION and kind != NULL:
-        n = add_feature(found, n, row_of_category(h, tail, n_name, begin, end, n_rows), 1.0, False)
+        n = add_feature(found, n, row_of_category(h, tail, n_name, begin, end, n_rows), 1.0, False, field)
     return n
 
 
 @inlined
-def scan_event(event, end, names, limits, slots, found, first):  # type: ignore[no-untyped-def]
+def scan_event(event, end, names, book, limits, slots, found, first):  # type: ignore[no-untyped-def]
     """Scans the message from `event` to `end`; its features go to `first` and after.
 
     Returns:
@@ -78,7 +81,7 @@ def scan_event(event, end, names, limits, slots, found, first):  # type: ignore[
     """
     left = LEFT, first, 0.0, 1.0
     n = first
-    label, weight = 0.0, 1.0
+    label, weight = np.nan, 1.0
     has_label = False
     met = 0  # roles
     is_inside = False  # the object that holds the features
@@ -98,7 +101,7 @@ def scan_event(event, end, names, limits, slots, found, first):  # type: ignore[
         if c != COLON:
             return left
         c, i = skip_space(i + 1)
-        role = 0 if is_inside and not limits.has_ignored else find_role(name, n_name, names)
+        role = 0 if is_inside else find_role(name, n_name, names)
         if not is_inside:
             if role & met & ONCE:
                 return left
@@ -115,9 +118,15 @@ def scan_event(event, end, names, limits, slots, found, first):  # type: ignore[
             return left
         if (is_inside or limits.is_whole) and not role & IGNORED:
             h, tail = hash_name(name, name + n_name)
-            if n_name > limits.max_name_bytes or not is_new_name(event, name, n_name, h, tail, slots):
+            if n_name > limits.max_name_bytes:
                 return left
-            n = add_features(found, n, (h, tail), n_name, value, limits.n_rows)
+            if limits.has_patterns:
+                role |= find_in_book(name, n_name, h, tail, book)
+                met |= role & UNDECIDED
+            if not role & IGNORED:
+                if not is_new_name(event, name, n_name, h, tail, slots):
+                    return left
+                n = add_features(found, n, (h, tail), n_name, value, limits.n_rows)
         if role & LABEL and not is_inside and kind != NULL:
             if kind == STRING or not is_label(x, limits):
                 return left
@@ -138,6 +147,8 @@ def scan_event(event, end, names, limits, slots, found, first):  # type: ignore[
         c, i = skip_space(i + 1)
     c, i = skip_space(i + 1)
     if i != end or n - first > limits.max_features or not (limits.is_whole or met & FEATURES):
+        return left
+    if met & UNDECIDED:
         return left
     if limits.needs_label and not has_label:
         return UNLABELLED, first, label, weight

@@ -44,13 +44,19 @@ def find_role(name, n_name, names):  # type: ignore[no-untyped-def]
 
 
 @part
+def spread_hash(h, tail, n_bits):  # type: ignore[no-untyped-def]
+    """A number of `n_bits` bits from what `hash_name` gives."""
+    mixed = ((np.uint64(h) << np.uint64(24)) ^ tail) * np.uint64(0x9E3779B97F4A7C15)
+    return np.int64(mixed >> np.uint64(64 - n_bits))
+
+
+@part
 def is_new_name(event, name, n_name, h, tail, slots):  # type: ignore[no-untyped-def]
     """Notes a name of the event that begins at `event`; False where it came before, or that is not sure.
 
     A slot holds where a name begins; one that begins before this event counts for nothing.
     """
-    mixed = ((np.uint64(h) << np.uint64(24)) ^ tail) * np.uint64(0x9E3779B97F4A7C15)
-    slot = np.int64(mixed >> np.uint64(64 - SLOT_BITS))
+    slot = spread_hash(h, tail, SLOT_BITS)
     for _ in range(MAX_PROBES):
         place = slots + 8 * slot
         other = signed64(place)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from flexihash.consumer.scan.book import NameBook
 from flexihash.consumer.scan.flat_events import Limits, scan_event
 from flexihash.consumer.scan.names import SLOT_BITS
 from flexihash.model.compiled import entry
@@ -22,7 +23,7 @@ class Scanned(NamedTuple):
         outcomes: (N,) uint8.
         offsets: (N + 1,) int64; message m owns ``rows[offsets[m]:offsets[m + 1]]``.
         labels, weights: (N,) float64.
-        rows, values, is_number: (nnz,), as in `model.features.Batch`.
+        rows, values, is_number, fields: (nnz,), as in `model.features.Batch`.
     """
 
     outcomes: NDArray[np.uint8]
@@ -32,6 +33,7 @@ class Scanned(NamedTuple):
     rows: NDArray[np.int64]
     values: NDArray[np.float64]
     is_number: NDArray[np.bool_]
+    fields: NDArray[np.int64]
 
 
 class Addresses(NamedTuple):
@@ -44,10 +46,17 @@ class Addresses(NamedTuple):
     rows: int
     values: int
     is_number: int
+    fields: int
 
 
-def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], limits: Limits) -> Scanned:
+def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
     """Scans N messages; a missing one is LEFT. `names` is what `pack_names` gives."""
+    book.make_room()
+    scanned = _scan_once(messages, names, book, limits)
+    return _scan_once(messages, names, book, limits) if book.decide() else scanned
+
+
+def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
     present = [message or b"" for message in messages]
     starts = np.zeros(len(present) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1, out=starts[1:])
@@ -61,6 +70,7 @@ def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], limits: Lim
         rows=np.empty(most, np.int64),
         values=np.empty(most),
         is_number=np.empty(most, np.bool_),
+        fields=np.empty(most, np.int64),
     )
     slots = np.zeros(1 << SLOT_BITS, np.int64)
     n = scan_messages(
@@ -68,15 +78,18 @@ def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], limits: Lim
         starts.ctypes.data,
         len(present),
         names.ctypes.data,
+        book.addresses,
         limits,
         slots.ctypes.data,
         Addresses(*(array.ctypes.data for array in scanned)),
     )
-    return scanned._replace(rows=scanned.rows[:n], values=scanned.values[:n], is_number=scanned.is_number[:n])
+    return scanned._replace(
+        rows=scanned.rows[:n], values=scanned.values[:n], is_number=scanned.is_number[:n], fields=scanned.fields[:n]
+    )
 
 
 @entry
-def scan_messages(buffer, starts, n_messages, names, limits, slots, found):  # type: ignore[no-untyped-def]
+def scan_messages(buffer, starts, n_messages, names, book, limits, slots, found):  # type: ignore[no-untyped-def]
     """Fills `found`; returns how many features there are. All but `n_messages` and `limits` are addresses.
 
     Message m lies from ``buffer + starts[m]`` up to the byte 0 before the next one.
@@ -85,7 +98,7 @@ def scan_messages(buffer, starts, n_messages, names, limits, slots, found):  # t
     for message in range(n_messages):
         begin = buffer + signed64(starts + 8 * message)
         end = buffer + signed64(starts + 8 * (message + 1)) - 1
-        outcome, n, label, weight = scan_event(begin, end, names, limits, slots, found, n)
+        outcome, n, label, weight = scan_event(begin, end, names, book, limits, slots, found, n)
         store(found.outcomes + message, np.uint8(outcome))
         store(found.offsets + 8 * (message + 1), n)
         store(found.labels + 8 * message, label)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import errno
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from safetensors import SafetensorError
 
@@ -49,23 +50,37 @@ class CheckpointDamaged(CheckpointError):
         self.reason = reason
 
 
+class Difference(NamedTuple):
+    """What a checkpoint has otherwise than it is asked for.
+
+    Args:
+        field: its name; dots lead into nested settings.
+        expected: the value that the settings (or this program) ask for; None where they have no such field.
+        found: the value in the checkpoint; None where it has no such field.
+    """
+
+    field: str
+    expected: object
+    found: object
+
+    def __str__(self) -> str:
+        return f"{self.field} = {self.found!r}, but {self.expected!r} is asked for"
+
+
 class CheckpointMismatch(CheckpointError):
     """A sound checkpoint that this program, with these settings, must not go on from.
 
     Args:
         path: the checkpoint's folder.
-        field: what differs; dots lead into nested settings.
-        expected: the value that the settings (or this program) ask for; None where they have no such field.
-        found: the value in the checkpoint; None where it has no such field.
+        differences: all of them, one at least; the first is told as `field`, `expected` and `found` too.
         advice: what an operator can do.
     """
 
-    def __init__(self, path: Path, field: str, expected: object, found: object, advice: str = OTHER_PROGRAM) -> None:
-        super().__init__(f"{path} has {field} = {found!r}, but {expected!r} is asked for: {advice}")
+    def __init__(self, path: Path, differences: Sequence[Difference], advice: str = OTHER_PROGRAM) -> None:
+        super().__init__(f"{path} has {'; '.join(map(str, differences))}: {advice}")
         self.path = path
-        self.field = field
-        self.expected = expected
-        self.found = found
+        self.differences = differences
+        self.field, self.expected, self.found = differences[0]
 
 
 class CheckpointUnreadable(CheckpointError):

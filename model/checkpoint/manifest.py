@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ from flexihash.model.checkpoint.checkpoint_errors import (
     OTHER_PROGRAM,
     CheckpointDamaged,
     CheckpointMismatch,
+    Difference,
     raise_read_error,
 )
 from flexihash.model.config import MAX_PARTITIONS
@@ -70,12 +71,19 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Every other file of the checkpoint."""
 
 
+class _History(msgspec.Struct):
+    beginnings: dict[str, Count] = {}
+    skipped: dict[str, list[tuple[Count, Count]]] = {}
+    learners: dict[str, Count] = {}
+
+
 class _Metrics(msgspec.Struct):
     """What of the metrics a learner goes on from, and what `verify` compares."""
 
     rejected: dict[str, Count] = {}
     unlabelled: Count = 0
     poison: list[Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,4}@[0-9]{1,19}$")]] = []
+    history: _History = msgspec.field(default_factory=_History)
 
 
 class _Version(msgspec.Struct):
@@ -130,7 +138,7 @@ def _decode(path: Path, raw: bytes) -> Manifest:
     version = msgspec.json.decode(raw, type=_Version).format_version
     if version != FORMAT_VERSION:
         advice = EARLIER_PROGRAM if version < FORMAT_VERSION else OTHER_PROGRAM
-        raise CheckpointMismatch(path, "format_version", FORMAT_VERSION, version, advice)
+        raise CheckpointMismatch(path, [Difference("format_version", FORMAT_VERSION, version)], advice)
     return msgspec.json.decode(raw, type=Manifest)
 
 
@@ -200,32 +208,33 @@ def check_configuration(
     path: Path,
     expected: Mapping[str, Any],
     found: Mapping[str, Any],
-    advice: str = "choose another checkpoint_dir or set {field} back to {there!r}",
+    advice: str = "choose another checkpoint_dir or set {fields}",
 ) -> None:
     """Compares what a checkpoint was learned with, field by field.
 
     Args:
         path: the checkpoint, for the message.
-        advice: what to do; `field` and `there`, its value in the checkpoint, are put in.
+        advice: what to do; `fields`, each with its value in the checkpoint, is put in.
 
     Raises:
-        CheckpointMismatch: a field differs; the first in order of names is told.
+        CheckpointMismatch: fields differ; all of them are told.
     """
     # As JSON sees it, or a tuple in the settings would differ from the list that was read back.
     as_json = msgspec.json.decode(msgspec.json.encode(expected))
-    if difference := first_difference(as_json, found):
-        field, wanted, there = difference
-        raise CheckpointMismatch(path, field, wanted, there, advice.format(field=field, there=there))
+    if differences := list(find_differences(as_json, found)):
+        fields = " and ".join(f"{one.field} back to {one.found!r}" for one in differences)
+        raise CheckpointMismatch(path, differences, advice.format(fields=fields))
 
 
-def first_difference(expected: Any, found: Any, field: str = "") -> tuple[str, Any, Any] | None:
-    """The first field, in order of names, that differs: its dotted name and both values."""
+def find_differences(expected: Any, found: Any, field: str = "") -> Iterator[Difference]:
+    """The fields, in order of names, that differ."""
     if not (isinstance(expected, Mapping) and isinstance(found, Mapping)):
-        return None if expected == found else (field, expected, found)
+        if expected != found:
+            yield Difference(field, expected, found)
+        return
     for name in sorted(expected.keys() | found.keys()):
         inner = f"{field}.{name}" if field else name
         if (name in expected) != (name in found):
-            return inner, expected.get(name), found.get(name)
-        if difference := first_difference(expected[name], found[name], inner):
-            return difference
-    return None
+            yield Difference(inner, expected.get(name), found.get(name))
+        else:
+            yield from find_differences(expected[name], found[name], inner)

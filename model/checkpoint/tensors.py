@@ -24,13 +24,14 @@ from flexihash.model.checkpoint.manifest import (
     check_file,
     check_files,
     check_sizes,
-    first_difference,
+    find_differences,
     read_manifest,
 )
 
 # safetensors' own limit; ours takes 2 KiB.
 _MAX_HEADER_BYTES = 100_000_000
-_DTYPES = {"F32": torch.float32, "F64": torch.float64, "I64": torch.int64}  # all that a model remembers is of these
+# All that a model remembers is of these.
+_DTYPES = {"F32": torch.float32, "F64": torch.float64, "I32": torch.int32, "I64": torch.int64}
 
 
 def read(path: Path, into: Mapping[str, torch.Tensor] | None = None) -> tuple[dict[str, torch.Tensor], Manifest]:
@@ -67,10 +68,10 @@ def _fill(path: Path, manifest: Manifest, into: Mapping[str, torch.Tensor]) -> d
     record = manifest.files[MODEL_FILE]
     with (path / MODEL_FILE).open("rb", buffering=0) as stream:
         head, entries = _read_header(stream)
-        if difference := first_difference(_layout(into), {name: entry.layout for name, entry in entries.items()}):
+        layout = {name: entry.layout for name, entry in entries.items()}
+        if differences := list(find_differences(_layout(into), layout)):
             check_file(path, MODEL_FILE, record)  # a damaged header describes anything
-            name, wanted, found = difference
-            raise CheckpointMismatch(path, f"tensor {name}", wanted, found)
+            raise CheckpointMismatch(path, [one._replace(field=f"tensor {one.field}") for one in differences])
         in_order = sorted(entries, key=lambda name: entries[name].data_offsets)
         blocks = [block for name in in_order for block in _blocks(into[name])]
         if _read_blocks(stream, head, blocks) != record:

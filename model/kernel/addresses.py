@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.model.kernel.activation import MAX_PER_FEATURE, N_NUMBER_FIELDS
+from flexihash.model.kernel.company import MAX_DIM as MAX_CONTEXT_DIM
 from flexihash.model.kernel.experts import (
     DIM,
     DRIFT_EMBEDDING,
@@ -45,6 +46,7 @@ class Events(NamedTuple):
     offsets: int  # (B + 1,) int64
     values: int  # (nnz,) float64
     is_number: int  # (nnz,) uint8
+    fields: int  # (nnz,) int64
 
 
 class Scratch(NamedTuple):
@@ -86,12 +88,15 @@ class Scratch(NamedTuple):
     spare: int  # (WINDOW,) int64
     begins: int  # (N_LEAVES + 1,) int64: where the nodes begin in it
     sums: int  # (N_LEAVES, 2) float32: gradient and curvature of a node
-    gradient: int  # (WINDOW,) float32
-    curvature: int  # (WINDOW,) float32
+    pull: int  # (WINDOW,) float32: gradient of each event
+    bend: int  # (WINDOW,) float32: curvature
     histograms: int  # (2, N_LEAVES / 2, N_SLOTS, N_BINS, 2) float32: of this level's nodes and of the next one's
     sees: int  # (3, 16) float32: SEES by kind and element
     weight_sees: int  # (3, 8) float32: SEES by kind and weight
     aging: int  # (2, 8) float32: drift and prior of each variance
+    member: int  # (F,) int64: the row by which each of F features keeps company
+    context: int  # (MAX_CONTEXT_DIM,) float32: what the others say of one of them
+    gradient: int  # (MAX_CONTEXT_DIM,) float32: what it says of them
 
 
 def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
@@ -144,11 +149,14 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         spare=take(np.int64, WINDOW),
         begins=take(np.int64, N_LEAVES + 1),
         sums=take(np.float32, N_LEAVES, 2),
-        gradient=take(np.float32, WINDOW),
-        curvature=take(np.float32, WINDOW),
+        pull=take(np.float32, WINDOW),
+        bend=take(np.float32, WINDOW),
         histograms=take(np.float32, N_LEAVES, HISTOGRAM),
         sees=sees.ctypes.data,
         weight_sees=weight_sees.ctypes.data,
         aging=aging.ctypes.data,
+        member=take(np.int64, n_features + 1),
+        context=take(np.float32, MAX_CONTEXT_DIM),
+        gradient=take(np.float32, MAX_CONTEXT_DIM),
     )
     return scratch, kept

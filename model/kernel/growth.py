@@ -70,12 +70,12 @@ def grow(loss, k, n_events, trees, scratch):  # type: ignore[no-untyped-def]
     """Grows tree `k` anew."""
     known, places, leaves = float32s(trees.known), uint8s(trees.places), float32s(trees.leaves)
     order, begins, sums = int64s(scratch.order), int64s(scratch.begins), float32s(scratch.sums)
-    gradients, curvatures = float32s(scratch.gradient), float32s(scratch.curvature)
+    pulls, bends = float32s(scratch.pull), float32s(scratch.bend)
     for at in range(n_events):
         known[SCORE * WINDOW + at] -= leaves[k * N_LEAVES + np.int64(places[k * WINDOW + at])]
         g, h = differentiate(loss, known[SCORE * WINDOW + at], known[LABEL * WINDOW + at], 1.0, 0.0)
-        gradients[at] = g * known[LABEL_WEIGHT * WINDOW + at]
-        curvatures[at] = h * known[LABEL_WEIGHT * WINDOW + at]
+        pulls[at] = g * known[LABEL_WEIGHT * WINDOW + at]
+        bends[at] = h * known[LABEL_WEIGHT * WINDOW + at]
         order[at] = at
     # A level's events lie node by node: those of node i are order[begins[i]:begins[i + 1]].
     begins[0], begins[1] = 0, n_events
@@ -129,12 +129,12 @@ def grow_level(loss, k, depth, n_slots, trees, scratch):  # type: ignore[no-unty
 def add_up(begin, end, n_slots, histogram, trees, scratch):  # type: ignore[no-untyped-def]
     """The histogram of the events order[begin:end]."""
     to, bins, order = float32s(histogram), uint8s(trees.bins), int64s(scratch.order)
-    gradients, curvatures = float32s(scratch.gradient), float32s(scratch.curvature)
+    pulls, bends = float32s(scratch.pull), float32s(scratch.bend)
     for i in range(2 * N_BINS * n_slots):
         to[i] = np.float32(0.0)
     for j in range(begin, end):
         event = order[j]
-        g, h = gradients[event], curvatures[event]
+        g, h = pulls[event], bends[event]
         for slot in range(n_slots):
             at = 2 * (N_BINS * slot + np.int64(bins[N_SLOTS * event + slot]))
             to[at] += g

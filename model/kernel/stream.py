@@ -2,37 +2,48 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from flexihash.model.compiled import entry
 from flexihash.model.kernel.activation import activate
+from flexihash.model.kernel.company import find_members, learn_context
 from flexihash.model.kernel.experts import DIM
 from flexihash.model.kernel.losses import link
 from flexihash.model.kernel.mixture import mix
 from flexihash.model.kernel.scoring import score
-from flexihash.model.kernel.steps import learn_one
+from flexihash.model.kernel.steps import learn_one, update_numbers
 from flexihash.model.kernel.trees import read_numbers
 from flexihash.model.kernel.vectors import float32s, float64s, int64s, uint8s
 
 
 @entry
-def learn(loss, begin, end, events, labels, weights, memory, scratch, predictions, is_learned):  # type: ignore[no-untyped-def]
-    """Predicts, then learns, each of the events [begin, end) in turn.
+def learn(loss, begin, end, events, labels, weights, memory, contexts, scratch, predictions, is_learned):  # type: ignore[no-untyped-def]
+    """Predicts, then learns, each of the events [begin, end) in turn; one without a label teaches contexts only.
 
     Args:
-        loss, events, memory, scratch: as their classes say.
-        labels, weights: addresses of (B,) float64.
-        predictions: address of (B,) float64, gets what was predicted before learning.
-        is_learned: address of (B,) uint8, gets whether the step was written.
+        loss, events, memory, contexts, scratch: as their classes say.
+        labels, weights: addresses of (B,) float64; a label is NaN where there is none.
+        predictions: address of (B,) float64, gets what was predicted before learning; NaN without a label.
+        is_learned: address of (B,) uint8, gets whether the steps were written.
     """
     offsets, state = int64s(events.offsets), float64s(memory.state)
     for b in range(begin, end):
         n, n_numbers = activate(offsets[b], offsets[b + 1], events, memory, scratch)
-        score(n, memory, scratch)
-        read_numbers(n_numbers, memory, scratch)
-        mixed = mix(loss, memory, scratch)
-        prediction, _ = link(loss, mixed, state)
-        float64s(predictions)[b] = prediction
         label, weight = float64s(labels)[b], float64s(weights)[b]
-        uint8s(is_learned)[b] = learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scratch)
+        prediction = np.nan
+        is_short = True
+        if label == label:
+            score(n, memory, scratch)
+            read_numbers(n_numbers, memory, scratch)
+            mixed = mix(loss, memory, scratch)
+            prediction, _ = link(loss, mixed, state)
+            is_short = learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scratch)
+        else:
+            update_numbers(n_numbers, memory, scratch)
+        float64s(predictions)[b] = prediction
+        uint8s(is_learned)[b] = is_short
+        if contexts.dim and is_short:
+            learn_context(offsets[b], offsets[b + 1], n, events, contexts, scratch)
 
 
 @entry
@@ -53,3 +64,18 @@ def predict(loss, n_events, events, memory, scratch, predictions, scores, embedd
         float64s(scores)[b] = z
         for k in range(DIM):
             float32s(embeddings)[b * DIM + k] = total[k]
+
+
+@entry
+def look_up(n_events, events, memory, scratch, rows):  # type: ignore[no-untyped-def]
+    """The row by which each feature of all events keeps company; changes nothing.
+
+    Args:
+        rows: address of (nnz,) int64.
+    """
+    offsets, member = int64s(events.offsets), int64s(scratch.member)
+    for b in range(n_events):
+        n, _ = activate(offsets[b], offsets[b + 1], events, memory, scratch)
+        find_members(offsets[b], offsets[b + 1], n, events, scratch)
+        for j in range(offsets[b], offsets[b + 1]):
+            int64s(rows)[j] = member[j - offsets[b]]

@@ -19,6 +19,8 @@ from numba import types
 from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
+from flexihash.model.compiled import inlined
+
 _FLOAT = ir.FloatType()
 _INDEX = ir.IntType(32)
 
@@ -115,7 +117,9 @@ def _pointer(number: Any) -> Any:
 
 
 # What begins at an address, to be indexed like an array; no index is checked, and none may be negative.
-int64s, float32s, float64s, uint8s = map(_pointer, (types.int64, types.float32, types.float64, types.uint8))
+int64s, int32s, float32s, float64s, uint8s = map(
+    _pointer, (types.int64, types.int32, types.float32, types.float64, types.uint8)
+)
 
 
 def _splat(n_lanes: int) -> Any:
@@ -149,3 +153,27 @@ def shuffled(lanes: Sequence[int], n_from: int) -> Any:
         return vector(source, source), generate
 
     return intrinsic(shuffle)
+
+
+def lane(number: int) -> Any:
+    """A function that takes one lane out of a vector."""
+
+    def take(typing_context: Any, x: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            return builder.extract_element(arguments[0], ir.Constant(_INDEX, number))
+
+        return types.float32(x), generate
+
+    return intrinsic(take)
+
+
+_swap_halves, _swap_pairs, _swap_neighbours = (shuffled([k ^ step for k in range(8)], 8) for step in (4, 2, 1))
+_first = lane(0)
+
+
+@inlined
+def add_up8(x):  # type: ignore[no-untyped-def]
+    """The sum of a vector's 8 lanes, always added in the same order."""
+    x = x + _swap_halves(x, x)
+    x = x + _swap_pairs(x, x)
+    return _first(x + _swap_neighbours(x, x))

@@ -111,7 +111,7 @@ def find_edges(n_events, slot, trees, scratch):  # type: ignore[no-untyped-def]
     """The quantiles of a number, half way between values that differ; then everybody's bin."""
     values, bins, edges = float32s(trees.values), uint8s(trees.bins), float32s(trees.edges)
     first = N_BINS * slot
-    some = float32s(scratch.gradient)
+    some = float32s(scratch.pull)
     stride = max(1, n_events // N_SORTED)
     n_some = (n_events + stride - 1) // stride
     for i in range(n_some):

@@ -15,6 +15,8 @@ from flexihash.service.commands.outcome import EXIT_INTERRUPTED, AsJson, Outcome
 from flexihash.service.signals import stop_signals
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
     from rich.table import Table
 
@@ -77,8 +79,11 @@ class Letters(Outcome):
         for reason, one in self.reasons.items():
             console.print()
             say(console, f"{reason}: {one.letters:,} letters, {one.replayed:,} replayed", "bold")
-            if one.samples:
+            if one.samples and console.is_terminal:
                 console.print(_draw_samples(one.samples))
+            else:  # a line each, for grep and awk; rich makes blanks of tabs
+                for sample in one.samples:
+                    print(reason, *_cells(sample), sep="\t", file=console.file)
         if spilled := self.spilled.letters:
             counts = ", ".join(f"{reason} {n:,}" for reason, n in self.spilled.reasons.items())
             console.print()
@@ -87,19 +92,25 @@ class Letters(Outcome):
 
 @dataclass(frozen=True)
 class Replayed(Outcome):
-    """How many events were published to `topic` again."""
+    """How many events were published to `topic` again, and how many not: the model has read them since, or will."""
 
     topic: str
     replayed: int
+    left_out: int
+    checkpoint: str
 
     def show(self, console: Console) -> None:
-        """The number in a line."""
+        """The numbers in a line each."""
         say(console, f"{self.replayed:,} events published to {self.topic} again")
+        if self.left_out:
+            say(console, f"{self.left_out:,} left out: the model of {self.checkpoint} has read them since, or will")
 
 
-@takes("topic", "bootstrap_servers", "checkpoint_dir")
+@takes("topic", "dead_letter_topic", "bootstrap_servers", "checkpoint_dir")
 def dead_letters(
-    reason: Annotated[str | None, typer.Option(help="Only letters of this reason.", metavar="REASON")] = None,
+    reason: Annotated[
+        str | None, typer.Option("--reason", help="Only letters of this reason.", metavar="REASON")
+    ] = None,
     limit: Annotated[int, typer.Option(help="Samples of each reason, the newest.", min=0)] = 3,
     replay: Annotated[
         bool, typer.Option("--replay", help="Publish the records of the letters again, after a fix; each only once.")
@@ -111,11 +122,15 @@ def dead_letters(
 
     --replay publishes the records to the topic that they came from, byte for byte. Which ones it has published is noted
     in the dead-letter topic, in one transaction with them: a second call publishes none of them again, even after one
-    that was killed.
+    that was killed. What the model of the newest checkpoint has read anew since its letter was written, or will, is
+    left out: it would be learned twice.
     """
+    from flexihash.service.service_errors import SettingsError
     from flexihash.service.settings import load_settings
 
     settings = load_settings(**options)
+    if not settings.dead_letter_topic:
+        raise SettingsError("FLEXIHASH_DEAD_LETTER_TOPIC is empty, so no letters are kept; name that of older ones")
     settings.check_former_checkpoints()
     if replay:
         _replay(settings, reason, as_json)
@@ -128,11 +143,32 @@ def _replay(settings: Settings, reason: str | None, as_json: bool) -> None:
     from flexihash.consumer.replay import replay
     from flexihash.service.commands.progress import event_progress
 
+    checkpoint, is_due = _judge_by_newest(settings)
+    left_out: list[int] = []
     with stop_signals() as stop, event_progress("replay", None) as on_progress:
-        n_published = replay(settings.kafka_topic, reason, on_progress, stop)
-    show(Replayed(settings.topic, n_published), as_json)
+        n_published = replay(settings.kafka_topic, reason, on_progress, stop, is_due, left_out.append)
+    show(Replayed(settings.topic, n_published, sum(left_out), checkpoint), as_json)
     if stop.is_set():
         fail("interrupted; a further --replay goes on where this one stopped", EXIT_INTERRUPTED)
+
+
+def _judge_by_newest(settings: Settings) -> tuple[str, Callable[[Letter], bool]]:
+    """The newest checkpoint, and whether the record of a letter was passed by its model without being learned."""
+    from flexihash.consumer.history import read_history
+    from flexihash.consumer.standing import check_topics
+    from flexihash.model.checkpoint.store import CheckpointStore
+
+    found = CheckpointStore(settings.checkpoints, settings.retention).list()
+    newest = next((info for info in found if info.manifest is not None), None)
+    if newest is None or newest.manifest is None:
+        fail(
+            f"{settings.checkpoints} holds no checkpoint, so what the model has learned since is not known: start the"
+            " service, or save one (POST /v1/checkpoints), or name the service's --checkpoint-dir"
+        )
+    positions = newest.manifest.positions
+    check_topics(newest.path, positions, settings.topic)
+    history = read_history(newest.manifest.metrics)
+    return str(newest.path), lambda letter: history.is_unlearned(letter, positions)
 
 
 def gather(topic: Topic, spill_folder: Path, reason: str | None = None, n_samples: int = 3) -> Letters:
@@ -209,10 +245,14 @@ def _draw_samples(samples: list[Sample]) -> Table:
     for heading in ("origin", "time, UTC", "message", "value"):
         table.add_column(heading, overflow="fold")
     for sample in samples:
-        origin = f"{sample.topic}[{sample.partition}]@{sample.offset}"
-        cells = (origin, _describe_time(sample.timestamp), sample.message, _describe_value(sample))
-        table.add_row(*map(Text, cells))
+        table.add_row(*map(Text, _cells(sample)))
     return table
+
+
+def _cells(sample: Sample) -> tuple[str, str, str, str]:
+    """Origin, time, message and value, for people."""
+    origin = f"{sample.topic}[{sample.partition}]@{sample.offset}"
+    return origin, _describe_time(sample.timestamp), sample.message, _describe_value(sample)
 
 
 def _describe_time(timestamp_ms: int) -> str:

@@ -38,7 +38,7 @@ def demo(
         float | None,
         typer.Option(help="End after so many seconds.", show_default="when you press Ctrl-C", min=1.0),
     ] = None,
-    rate: Annotated[str, typer.Option(help="Flights a second, or max.", metavar=RATE)] = "5000",
+    rate: Annotated[str, typer.Option("--rate", help="Flights a second, or max.", metavar=RATE)] = "5000",
     port: Annotated[
         int | None, typer.Option(help="Port of the API.", show_default="8080, or a free one", min=0, max=65_535)
     ] = None,

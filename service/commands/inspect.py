@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from flexihash.model.checkpoint.store import CheckpointInfo
 
 
+MAX_PLACES = 3  # of a checkpoint in a list
+
+
 @dataclass(frozen=True)
 class Tensor:
     """Shape, type and size of one tensor."""
@@ -75,6 +78,9 @@ class Sound(Outcome):
         for partition, position in sorted(manifest["positions"].items()):
             yield "position", f"{partition} next offset {position:,}"
         yield "cluster", manifest["cluster_id"] or "none: learned from a file"
+        for place, ranges in manifest["metrics"].get("history", {}).get("skipped", {}).items():
+            for first, until in ranges:
+                yield "skipped", f"{place} offsets {first:,} to {until - 1:,}"
         for name, value in manifest["configuration"].items():
             yield name, str(value)
         for name, value in manifest["metrics"].items():
@@ -103,9 +109,17 @@ class Entry:
 
     path: str
     events: int | None
+    positions: dict[str, int] | None
     created_at: str | None
     size_bytes: int | None
     problem: str | None
+
+    @property
+    def places(self) -> str:
+        """The positions as ``--skip-until`` takes them, of the first few partitions."""
+        positions = [f"{place.rpartition(':')[2]}:{position}" for place, position in (self.positions or {}).items()]
+        rest = f" and {len(positions) - MAX_PLACES} more" if len(positions) > MAX_PLACES else ""
+        return ",".join(positions[:MAX_PLACES]) + rest
 
 
 @dataclass(frozen=True)
@@ -126,13 +140,15 @@ class Listing(Outcome):
         table = Table(box=None)
         for heading in ("checkpoint", "events", "created, UTC", "size"):
             table.add_column(heading, no_wrap=True)
-        table.add_column("problem", overflow="fold")
+        for heading in ("next offsets", "problem"):
+            table.add_column(heading, overflow="fold")
         for one in self.checkpoints:
             table.add_row(
                 Path(one.path).name,
                 "" if one.events is None else f"{one.events:,}",
                 (one.created_at or "").removesuffix("+00:00").replace("T", " "),
                 "" if one.size_bytes is None else describe_bytes(one.size_bytes),
+                one.places,
                 one.problem or "",
             )
         console.print(table)
@@ -195,6 +211,7 @@ def _describe_entry(info: CheckpointInfo) -> Entry:
     return Entry(
         path=str(info.path),
         events=manifest.events if manifest else None,
+        positions=manifest.positions if manifest else None,
         created_at=manifest.created_at.isoformat(timespec="seconds") if manifest else None,
         size_bytes=info.size_bytes,
         problem=info.problem,

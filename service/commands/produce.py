@@ -47,7 +47,7 @@ def produce(
         ),
     ],
     rate: Annotated[
-        str, typer.Option(help="Events a second, or max for as many as the broker takes.", metavar=RATE)
+        str, typer.Option("--rate", help="Events a second, or max for as many as the broker takes.", metavar=RATE)
     ] = "max",
     limit: Annotated[int | None, typer.Option(help="Stop after so many events.", min=1)] = None,
     out: Annotated[

@@ -13,10 +13,12 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 
 @contextmanager
@@ -41,11 +43,18 @@ def event_progress(source: str, n_events: int | None) -> Iterator[Callable[..., 
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.speed:,.0f} events/s"),
+        _Speed(),
         TimeRemainingColumn(),
     )
     with _bar(*columns, description=source, total=n_events) as update:
         yield lambda done, total=n_events: update(completed=done, total=total)
+
+
+class _Speed(ProgressColumn):
+    """Events a second, once there were any."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed or 0.0:,.0f} events/s")
 
 
 @contextmanager

@@ -29,11 +29,13 @@ class Serving(Outcome):
 
 @takes(
     "topic",
+    "dead_letter_topic",
     "bootstrap_servers",
     "group_id",
     "create_topic",
     "start_at",
     "on_lost_position",
+    "skip_until",
     "host",
     "port",
     "workers",

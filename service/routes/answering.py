@@ -38,7 +38,9 @@ def _answers_instances(path: str, answer: type[msgspec.Struct]) -> Callable[[Rou
 @_answers_instances("/embeddings", Embeddings)
 async def embed(request: Request) -> Response:
     """The embedding of each instance: the sum of what its features have learned. Zeros for one without features."""
-    return respond(Embeddings(*await _compute(request, AttachedModel.embed)))
+    answers, version = await _compute(request, AttachedModel.embed)
+    vectors, n_known, n_features = map(list, zip(*answers, strict=True)) if answers else ([], [], [])
+    return respond(Embeddings(vectors, version, n_known, n_features))
 
 
 @_answers_instances("/predictions", Predictions)

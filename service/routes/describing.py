@@ -18,12 +18,13 @@ router = make_router("model")
 async def describe_model(request: Request) -> Response:
     """What the model is, how far it has come, how good it is, and how its learner fares."""
     parts = parts_of(request)
-    model, status = parts.memory.model, parts.memory.status
+    model = parts.memory.model
+    version, metrics = await model.read_progress() if model else (None, None)
     return respond(
         Model(
             configuration=parts.describe_settings(),
-            version=await model.read_version() if model else None,
-            metrics=status.metrics if status else {},
+            version=version,
+            metrics=await asyncio.to_thread(metrics.report) if metrics else {},
             occupancy=await asyncio.to_thread(model.occupancy) if model else None,
             learner=_describe_learner(parts),
         )
@@ -45,6 +46,7 @@ def _describe_learner(parts: Parts) -> Learner | None:
         end_positions=status.end_positions,
         rejected=status.rejected,
         unlabelled=status.unlabelled,
+        recent=status.recent,
         dead_letters=status.dead_letters,
         checkpoint=status.checkpoint,
     )

@@ -94,6 +94,9 @@ ODD: dict[str, tuple[dict[str, Any], str]] = {
     "unlabelled that is a word": ({"metrics": {"unlabelled": "many"}}, "at `$.unlabelled`"),
     "unlabelled without end": ({"metrics": {"unlabelled": 1e300}}, "at `$.unlabelled`"),
     "poison without a place": ({"metrics": {"poison": ["everywhere"]}}, "at `$.poison"),
+    "a history of words": ({"metrics": {"history": {"learners": "me"}}}, "at `$.history"),
+    "a history beyond int64": ({"metrics": {"history": {"beginnings": {"flights:0": HUGE}}}}, "at `$.history"),
+    "a range without an end": ({"metrics": {"history": {"skipped": {"flights:0": [[1]]}}}}, "at `$.history"),
     "a topic's id that is a number": ({"topic_ids": {"flights": 1}}, "at `$.topic_ids"),
 }
 

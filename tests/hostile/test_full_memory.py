@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,6 +91,26 @@ def test_a_full_folder_is_told_and_learning_goes_on(service: Service, disk: Path
     assert service.status().pid == learner
     assert service.log.count("cannot report in") < 5
     assert "reporting again" in service.log
+    assert service.stop() == 0
+
+
+def test_workers_live_in_a_full_folder_and_start_in_one(service: Service, disk: Path) -> None:
+    service.environment["FLEXIHASH_WORKERS"] = "2"
+    subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+    learn_and_save(service)
+    shared = sorted((service.memory / "prometheus").iterdir())
+    assert len(shared) == 4
+    assert {stat.S_IMODE(path.stat().st_mode) for path in shared} == {0o600}
+    fill(disk / "filler")
+    killed = int(shared[-1].stem.rpartition("_")[2])
+    os.kill(killed, signal.SIGKILL)
+    service.wait(lambda: "cannot share request metrics in" in service.log, "the word of the next worker")
+    for _ in range(50):
+        for path in ("/livez", "/v1/model", "/nothing", "/metrics"):
+            httpx.get(f"{service.http.base_url}{path}")  # a connection each, so that both workers have some
+    assert "SIGBUS" not in service.log
+    assert service.log.count("api-1 started") + service.log.count("api-2 started") == 3
+    (disk / "filler").unlink()
     assert service.stop() == 0
 
 

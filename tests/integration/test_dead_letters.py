@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from time import monotonic, time
 
@@ -85,7 +86,10 @@ def test_letter_is_the_record_byte_for_byte(
     (letter,) = read_all(broker, f"{topic_name}.dlq", 1)
     assert (letter.key, letter.value, letter.timestamp_ms) == (key, value, NOW_MS - 5000)
     assert letter.headers[: len(headers)] == headers
-    assert letter.headers[len(headers) :] == (
+    name, id = letter.headers[len(headers)]
+    assert name == "__flexihash.errors.id"
+    assert re.fullmatch(rb"[0-9a-f]{12}/1", id or b"")
+    assert letter.headers[len(headers) + 1 :] == (
         ("__flexihash.errors.topic", topic_name.encode()),
         ("__flexihash.errors.partition", b"3"),
         ("__flexihash.errors.offset", b"41"),

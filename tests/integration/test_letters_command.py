@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import torch
 
 from flexihash.consumer.consumer_errors import PublishRefused
 from flexihash.consumer.kafka.connection import KafkaConnection
@@ -19,6 +21,7 @@ from flexihash.consumer.publisher import Publisher
 from flexihash.consumer.records import Record
 from flexihash.consumer.replay import REPLAYED, _open_producer, _publish, read_box, replay
 from flexihash.consumer.spill import Spill
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.service.commands import dead_letters
 from tests.integration.brokers import ApacheKafka
 from tests.unit.test_spill import letter
@@ -42,6 +45,13 @@ def run(connection: KafkaConnection, topic: str, folder: Path, *arguments: str) 
     command += ["--bootstrap-servers", connection.bootstrap_servers, *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S)
     return ended.returncode, ended.stdout, ended.stderr
+
+
+def save_checkpoint(folder: Path, topic: str, position: int) -> None:
+    """One of a model that has met no record of the topic before this position."""
+    store = CheckpointStore(folder, 1)
+    metrics: dict[str, object] = {}
+    store.save({"x": torch.zeros(1)}, events=0, positions={f"{topic}:0": position}, configuration={}, metrics=metrics)
 
 
 def reject(connection: KafkaConnection, topic: str, *records: tuple[str, bytes | None]) -> None:
@@ -93,13 +103,28 @@ def test_reasons_are_counted_and_sampled(broker: KafkaConnection, topic: str, tm
     assert "\x1b[2J" not in out
 
 
+def test_in_a_pipe_each_letter_is_a_line(broker: KafkaConnection, topic: str, tmp_path: Path) -> None:
+    reject(broker, topic, ("not_json", b"x" * 300), ("bad_label", b"a\tb\nc"), ("not_json", None))
+    code, out, err = run(broker, topic, tmp_path)
+    time_utc = datetime.fromtimestamp(NOW_MS // 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+    message = r"\x1b[2Jof"
+    assert (code, err) == (0, "")
+    assert [line.split("\t") for line in out.splitlines() if "\t" in line] == [
+        ["not_json", f"{topic}[0]@0", time_utc, f"{message} not_json", "x" * 80 + "... and 220 bytes"],
+        ["not_json", f"{topic}[0]@2", time_utc, f"{message} not_json", "null"],
+        ["bad_label", f"{topic}[0]@1", time_utc, f"{message} bad_label", r"a\tb\nc"],
+    ]
+    assert len(out.splitlines()) == 8  # a headline, and for each reason an empty line and a heading
+
+
 def test_a_replay_comes_once_and_byte_for_byte(broker: KafkaConnection, topic: str, tmp_path: Path) -> None:
     Topic(broker, topic).create()
     reject(broker, topic, ("not_json", b"\x00\xff"), ("bad_label", b"{}"), ("not_json", None), ("not_json", b""))
-    assert run(broker, topic, tmp_path, "--replay", "--reason", "not_json", "--json")[:2] == (
-        0,
-        json.dumps({"topic": topic, "replayed": 3}) + "\n",
-    )
+    save_checkpoint(tmp_path, topic, 10)
+    code, out, err = run(broker, topic, tmp_path, "--replay", "--reason", "not_json", "--json")
+    checkpoint = str(tmp_path / f"{0:015d}-000001")
+    assert code == 0, err
+    assert out == json.dumps({"topic": topic, "replayed": 3, "left_out": 0, "checkpoint": checkpoint}) + "\n"
     found = list(read_topic(Topic(broker, topic)))
     assert [record.value for record in found] == [b"\x00\xff", None, b""]
     assert {record.key for record in found} == {b"\xffkey"}
@@ -187,6 +212,16 @@ def test_what_is_wrong_is_told_in_a_line(tansu: KafkaConnection, topic_name: str
     code, out, err = run(tansu, topic_name, tmp_path)
     assert (code, out) == (2, "")
     assert err.startswith(f"flexihash: topic '{topic_name}' does not exist on {tansu.bootstrap_servers}")
+    code, out, err = run(tansu, topic_name, tmp_path, "--replay")
+    assert (code, out) == (2, "")
+    assert err.startswith(
+        f"flexihash: {tmp_path} holds no checkpoint, so what the model has learned since is not known"
+    )
+    save_checkpoint(tmp_path, "another", 0)
+    code, out, err = run(tansu, topic_name, tmp_path, "--replay")
+    assert (code, out) == (2, "")
+    assert f"was learned from another, not from topic '{topic_name}'" in err
+    save_checkpoint(tmp_path, topic_name, 0)
     code, out, err = run(KafkaConnection("127.0.0.1:9"), topic_name, tmp_path, "--replay")
     assert (code, out) == (2, "")
     assert err.startswith("flexihash: Kafka at 127.0.0.1:9 ")

@@ -25,8 +25,8 @@ from flexihash.model.tasks import Task
 FORMATS = [
     EventFormat(),
     EventFormat(features_field=""),
-    EventFormat(features_field="", ignored_features=("a", "löwe"), label_field="y"),
-    EventFormat(ignored_features=("a", "features", "label")),
+    EventFormat(features_field="", rules=FeatureRules(ignored_features=("a", "löwe")), label_field="y"),
+    EventFormat(rules=FeatureRules(ignored_features=("a", "features", "label"))),
     EventFormat(label_field="weight"),
     EventFormat(label_field="features"),
     EventFormat(features_field="label"),
@@ -34,6 +34,8 @@ FORMATS = [
     EventFormat(features_field="", label_field="id"),
     EventFormat(rules=FeatureRules(max_features=3, max_key_length=4), max_event_bytes=120),
     EventFormat(rules=FeatureRules(categorical_features=("a*",), numeric_features=("b",))),
+    EventFormat(rules=FeatureRules(ignored_features=("l?*", "[!b-y]", "a.b", "price"))),
+    EventFormat(features_field="", label_field="y", rules=FeatureRules(ignored_features=("*a*", "l*", "日?"))),
 ]
 DECODERS = [
     EventDecoder(format, task, n_rows)
@@ -317,13 +319,52 @@ def test_whole_events_are_scanned(task: Task) -> None:
         b'{"b":"x","c":3,"y":0}',
     ]
     decoder = CountingDecoder(
-        EventFormat(features_field="", label_field="y", ignored_features=("c", "d")), task, 1 << 18
+        EventFormat(features_field="", label_field="y", rules=FeatureRules(ignored_features=("c", "d"))), task, 1 << 18
     )
     decoded = decoder.decode(messages)
     assert decoder.n_left == 0
     assert decoded.weights.tolist() == [2.0, 1.0]
     assert np.diff(decoded.batch.offsets).tolist() == [5, 1]  # a twice, b, label twice; b
     assert_same(decoder, messages)
+
+
+PATTERNS = EventFormat(rules=FeatureRules(ignored_features=("debug_*", "user.address", "row", "l?we")))
+
+
+def test_events_with_ignored_patterns_are_scanned() -> None:
+    messages = [
+        '{"features":{"debug_a":1,"löwe":"x","lowe":2,"row":7,"debug":3.5,"user.address":"x","row_":"y"},"label":1}'.encode(),
+        b'{"features":{"debug_":"z","row":null,"color":"red","debug_a":1},"label":0}',
+    ]
+    decoder = CountingDecoder(PATTERNS, Task.BINARY, 1 << 18)
+    for _ in range(2):  # the names are new, and known
+        decoded = decoder.decode(messages)
+        assert np.diff(decoded.batch.offsets).tolist() == [2, 1]  # debug, row_; color
+        assert decoder.n_left == 0
+    assert_same(decoder, messages)
+    assert_same_instances(decoder, [b'{"debug_a":1,"color":"red"}', b'{"user.address":2,"row":1}'] * 2)
+
+
+def test_a_nested_path_is_ignored_with_all_that_is_in_it() -> None:
+    decoder = EventDecoder(PATTERNS, Task.BINARY, 1 << 18)
+    message = b'{"features":{"user":{"address":{"city":"x"},"name":"y","debug_":1},"row":[1]},"label":1}'
+    assert [name for name, _ in decoder.decode_one(message).features] == ["user.name", "user.debug_", "user.debug_"]
+    assert_same(decoder, [message])
+
+
+def test_names_without_end_are_decided_on_again_and_again() -> None:
+    """More than the book holds, in one event and over many; what came before is decided on as before."""
+    decoder = CountingDecoder(
+        EventFormat(rules=FeatureRules(ignored_features=("*7*",), max_features=30_000)), Task.BINARY, 1 << 18
+    )
+    usual = b'{"features":{"a7":1,"b":"x"},"label":1}'
+    for begin in (0, 1_000, 2_000, 22_000, 24_000):
+        text = ",".join(f'"{number}":"x"' for number in range(begin, begin + (20_000 if begin == 2_000 else 2_000)))
+        assert_same(decoder, [usual, f'{{"features":{{{text}}},"label":1}}'.encode(), usual])
+    decoder.decode([usual])
+    decoder.n_left = 0
+    assert np.diff(decoder.decode([usual] * 3).batch.offsets).tolist() == [1, 1, 1]
+    assert decoder.n_left == 0
 
 
 def test_left_ones_take_their_place_between_the_others() -> None:

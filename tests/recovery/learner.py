@@ -1,8 +1,8 @@
 """The learner of the recovery tests: the real one, made to die where an armed fault says, or given a deliberate bug.
 
 A fault is armed by writing its name to the file that FAULT_FILE names; it strikes once. The names are those of
-`model.checkpoint.store.STEPS`, `learn` (in the midst of a fetch), and `abort:TEXT` (each time that a record holds
-TEXT).
+`model.checkpoint.store.STEPS`, `learn` (in the midst of a fetch), and `abort:TEXT` and `kill:TEXT` (each time that a
+record holds TEXT).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flexihash.consumer.loop
 import flexihash.model.saving
 import flexihash.service.learner
 from flexihash.consumer.decoding import Decoded, EventDecoder
@@ -27,7 +28,8 @@ from flexihash.model.online import Learned, OnlineModel
 FAULT_FILE = "RECOVERY_FAULT_FILE"
 BUG = "RECOVERY_BUG"
 LEARN = "learn"
-ABORT = "abort:"
+ABORT, KILL = "abort:", "kill:"
+COOL_DOWN_S = 0.5
 BUGS = ("early_position", "shadow_row")
 
 
@@ -71,15 +73,18 @@ def arm_faults(file: Path) -> None:
 
     decode = EventDecoder.decode
 
-    def abort_on_text(decoder: EventDecoder, values: Any) -> Decoded:
-        text = read().removeprefix(ABORT).encode() if read().startswith(ABORT) else b""
-        if text and any(text in value for value in values if value):
-            os.abort()
+    def die_on_text(decoder: EventDecoder, values: Any) -> Decoded:
+        name = read()
+        for prefix, end in ((ABORT, os.abort), (KILL, die)):
+            text = name.removeprefix(prefix).encode()
+            if name.startswith(prefix) and any(text in value for value in values if value):
+                end()
         return decode(decoder, values)
 
     flexihash.service.learner._confirm_before_rename = die_at_steps
     OnlineModel.learn = die_while_learning  # type: ignore[method-assign]
-    EventDecoder.decode = abort_on_text  # type: ignore[method-assign]
+    EventDecoder.decode = die_on_text  # type: ignore[method-assign]
+    flexihash.consumer.loop.COOL_DOWN_S = COOL_DOWN_S
 
 
 def plant(bug: str) -> None:

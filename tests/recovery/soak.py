@@ -6,7 +6,7 @@ Rounds come in segments of their own topic, service and checkpoints; the topics 
 round lets the service learn, kills something at a random moment, and waits until events are learned again. At a
 segment's end the newest checkpoint must hold all that the topic holds, and be what `flexihash verify` finds in it: bit
 for bit on one partition, each event exactly once on three. An event's weight is its own, and sums of weights are exact,
-so that a lost event and a doubled one cannot make up for each other.
+so that a lost event and a doubled one cannot make up for each other. No event may be found to be poison: none is.
 
 The seed decides what is killed and when, as far as the machine's own timing lets it.
 """
@@ -51,11 +51,13 @@ from tests.recovery.learner import BUG, BUGS, FAULT_FILE, LEARN
 SEGMENT_ROUNDS = 25
 EVENTS_PER_SECOND = 1_500.0
 BAD_EVERY = 500  # one event in so many is malformed
+NESTED_EVERY = 20  # one in so many takes the long way of decoding
+FIRST_NESTED_S = 0.7  # after a learner begins to learn: it has met its first nested event by then
 WEIGHT_UNIT = 2.0**-20  # sums of up to 2^32 of it are exact in float64
 CHECKPOINT_S = 0.3
 QUIET_S = 0.4  # a kill comes within so long after events are learned again
 PATIENCE_S = 120.0  # only a hang lasts so long
-KINDS = {"learner": 0.3, "learn": 0.1, "step": 0.25, "api": 0.08, "group": 0.15, "broker": 0.12}
+KINDS = {"learner": 0.25, "nested": 0.05, "learn": 0.1, "step": 0.25, "api": 0.08, "group": 0.15, "broker": 0.12}
 
 
 class Mismatch(Exception):
@@ -71,9 +73,10 @@ def make_events(seed: int) -> Iterator[bytes]:
             continue
         user, item = rng.integers(20_000), rng.integers(500)
         x = float(rng.standard_normal())
+        features = {"user": f"u{user}", "item": f"i{item}", "x": x, "n": int(item % 7)}
         yield msgspec.json.encode(
             {
-                "features": {"user": f"u{user}", "item": f"i{item}", "x": x, "n": int(item % 7)},
+                "features": {"nested": features} if number % NESTED_EVERY == 0 else features,
                 "label": int(rng.random() < 1 / (1 + np.exp(-x - (item % 5 - 2)))),
                 "weight": 1.0 + number % (1 << 20) * WEIGHT_UNIT,
             }
@@ -238,6 +241,8 @@ class Soak:
         begin = time.monotonic()
         if kind == "learner":
             kill(pid)
+        elif kind == "nested":
+            pid = self._kill_thrice(service, rng)
         elif kind in ("learn", "step"):
             service.fault_file.write_text(LEARN if kind == "learn" else step)
             service.wait(lambda: not service.fault_file.exists(), f"{kind} {step}")
@@ -258,6 +263,15 @@ class Soak:
         self._report.recovery_s[f"in step {step}" if kind == "step" else kind].append(time.monotonic() - begin)
         self._report.rounds += 1
 
+    def _kill_thrice(self, service: Service, rng: random.Random) -> int:
+        """Kills three learners, one after the other, about when they meet their first nested event; the last's pid."""
+        pid = 0
+        for _ in range(3):
+            pid = _wait_learner(service, pid)
+            time.sleep(rng.uniform(0.0, FIRST_NESTED_S))
+            kill(pid)
+        return pid
+
     def _read_ends(self, topic: str, n_partitions: int) -> dict[str, int]:
         """The log's ends, found by reading: what a broker lists may be too low."""
         source = KafkaSource(Topic(self._connection, topic))
@@ -274,6 +288,8 @@ class Soak:
     def _compare(self, service: Service, ends: dict[str, int]) -> int:
         newest = CheckpointStore(service.folder / "checkpoints", 3).list()[0]
         assert newest.manifest is not None, newest.problem
+        if poison := newest.manifest.metrics["poison"]:
+            raise Mismatch(f"{newest.path}: good events were condemned as poison: {poison}")
         if newest.manifest.positions != ends:
             raise Mismatch(f"{newest.path} ends at {newest.manifest.positions}, the log at {ends}")
         source = KafkaSource(Topic(self._connection, service.topic))
@@ -282,6 +298,12 @@ class Soak:
         if verdict.differences:
             raise Mismatch(f"{newest.path}: {'; '.join(verdict.differences)}")
         return verdict.events
+
+
+def _wait_learner(service: Service, old_pid: int) -> int:
+    """Until another one learns; its pid."""
+    service.wait(lambda: service.status().pid != old_pid and service.status().state == "learning", "a learner")
+    return service.status().pid
 
 
 def run(

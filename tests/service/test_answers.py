@@ -136,3 +136,36 @@ def test_ignored_features_are_not_asked_either(open_api: Any, learner: Any) -> N
     learner.learn({**LATE, "secret": "x"}, 1, times=5)
     (plain, noisy), _ = predict(api, LATE, {**LATE, "secret": "x"})
     assert plain == noisy
+
+
+def test_answers_say_how_many_features_are_known(api: Any, learner: Any) -> None:
+    learner.learn({"carrier": "UA", "distance": 1400.5, "hour": 5}, 1)
+    instances: list[dict[str, Any]] = [
+        {"carrier": "UA", "distance": 99.5, "hour": 5},  # a number is known by its name, an integer by its name twice
+        {"carier": "UA", "distance": 1400.5},
+        {"carrier": "AA", "hour": 6},
+        {},
+    ]
+    predictions = api.post("/v1/predictions", json={"instances": instances}).json()["predictions"]
+    embeddings = api.post("/v1/embeddings", json={"instances": instances}).json()
+
+    known, features = [4, 1, 1, 0], [4, 2, 3, 0]
+    assert [prediction["known_features"] for prediction in predictions] == known
+    assert [prediction["features"] for prediction in predictions] == features
+    assert (embeddings["known_features"], embeddings["features"]) == (known, features)
+
+
+def test_a_model_that_has_learned_nothing_knows_no_feature(api: Any) -> None:
+    (prediction,) = api.post("/v1/predictions", json={"instances": [LATE]}).json()["predictions"]
+    assert (prediction["known_features"], prediction["features"]) == (0, 3)
+
+
+def test_features_are_ignored_by_pattern_and_by_path(open_api: Any, learner: Any) -> None:
+    api = open_api(ignored_features=("debug_*", "user.address"))
+    learner.learn({"carrier": "UA", "user": {"age": 30.5}}, 1, times=5)
+    odd = {"carrier": "UA", "user": {"age": 30.5, "address": {"city": "x"}}, "debug_id": 7}
+    plain = {"carrier": "UA", "user": {"age": 30.5}}
+    for n_instances in (1, 5):
+        body = api.post("/v1/predictions", json={"instances": [odd, plain] * n_instances}).json()
+        assert len({str(prediction) for prediction in body["predictions"]}) == 1
+        assert body["predictions"][0]["features"] == 2

@@ -157,3 +157,32 @@ def test_no_more_requests_wait_for_the_broker_than_have_a_thread(api: Any, monke
     assert sorted(response.status_code for response in responses) == [200] * MAX_PUBLISHING + [503]
     (refused,) = [response for response in responses if response.status_code == 503]
     check_problem(refused, 503, reason="busy")
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "n_unlabelled"),
+    [
+        ('{"features": {"a": 1}, "lable": 1}', "application/json", 1),
+        (f'[{GOOD}, {{"features": {{}}, "label": null}}, {GOOD}, {{"features": {{}}}}]', "application/json", 2),
+        (f'{GOOD}\n{{"features": {{}}}}\n', NDJSON, 1),
+    ],
+)
+def test_events_without_a_label_are_published_and_the_answer_says_that_they_teach_nothing(
+    api: Any, published: list[Any], body: str, content_type: str, n_unlabelled: int
+) -> None:
+    answer = api.post_text("/v1/events", body, content_type).json()
+    assert answer["events"] == len(published) >= n_unlabelled
+    assert answer["unlabelled"] == n_unlabelled
+    assert answer["warnings"] == [
+        f'nothing is learned from {n_unlabelled} of {len(published)} events: no "label" in them'
+    ]
+
+
+def test_events_with_labels_are_answered_without_a_warning(api: Any, published: list[Any]) -> None:
+    assert set(api.post_text("/v1/events", f"[{GOOD}, {GOOD}]").json()) == {"events", "positions"}
+
+
+def test_events_in_another_charset_are_refused(api: Any, published: list[Any]) -> None:
+    response = api.post_text("/v1/events", GOOD, f"{NDJSON}; charset=utf-16")
+    assert check_problem(response, 415, reason="charset") == 'charset "utf-16" is not read here; send UTF-8'
+    assert published == []

@@ -173,3 +173,42 @@ class Pieces:
         for _ in range(self._n_pieces):
             self.n_read += 1
             yield self._piece
+
+
+WHOLE = 'instances[1]: an instance is the features alone: send what is in "%s", without the object around it'
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    "event", ['{"features": {"a": 1}}', '{"features": {}, "label": 1, "weight": 2, "id": "x", "timestamp": 7}']
+)
+@pytest.mark.parametrize("n_more", [0, 8])
+def test_an_event_in_an_instance_s_place_is_told_what_to_send(api: Any, path: str, event: str, n_more: int) -> None:
+    instances = ", ".join(["{}", event, *["{}"] * n_more])
+    response = api.post_text(path, f'{{"instances": [{instances}]}}')
+    detail = WHOLE % "features"
+    check_problem(response, 422, where="instances[1]", key="features", reason="whole_event", detail=detail)
+
+
+def test_an_event_is_told_by_the_names_that_are_set(open_api: Any, learner: Any) -> None:
+    api = open_api(features_field="data", label_field="y")
+    response = api.post("/v1/predictions", json={"instances": [{}, {"data": {"a": 1}, "y": 1}]})
+    check_problem(response, 422, reason="whole_event", key="data", detail=WHOLE % "data")
+    for instance in ({"features": {"a": 1}}, {"data": "x"}, {"data": {"a": 1}, "more": 1}, {"data.a": 1}):
+        assert api.post("/v1/predictions", json={"instances": [instance]}).status_code == 200
+    whole = open_api(features_field="").post("/v1/predictions", json={"instances": [{"features": {"a": 1}}]})
+    assert whole.json()["predictions"][0]["features"] == 2
+
+
+@pytest.mark.parametrize("charset", ["utf-16", "ISO-8859-1", '"latin1"', "us-ascii", "''"])
+def test_a_charset_other_than_utf_8_is_refused(api: Any, charset: str) -> None:
+    response = api.post_text("/v1/predictions", '{"instances": []}', f"application/json; charset={charset}")
+    name = charset.strip('"').lower()
+    detail = f'charset "{name}" is not read here; send UTF-8'
+    check_problem(response, 415, reason="charset", detail=detail)
+
+
+@pytest.mark.parametrize("parameters", ["charset=UTF-8", 'Charset="utf-8"', "charset=utf8", "boundary=x", ""])
+def test_utf_8_by_any_of_its_names_is_read(api: Any, learner: Any, parameters: str) -> None:
+    response = api.post_text("/v1/predictions", '{"instances": []}', f"application/json; {parameters}")
+    assert response.status_code == 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -17,6 +18,10 @@ from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.service.memory import AttachedModel
 
 FEATURES = {"carrier": "UA", "distance": 1400.5}
+GET_PATHS = (
+    *("/", "/livez", "/readyz", "/metrics", "/docs", "/docs/start.js", "/openapi.json"),
+    *("/v1/model", "/v1/checkpoints"),
+)
 METRICS = {
     "events": 3,
     "log_loss": 0.41,
@@ -39,7 +44,6 @@ def read_metrics(api: Any) -> dict[tuple[str, tuple[tuple[str, str], ...]], floa
 def test_the_model_is_described(api: Any, learner: Any) -> None:
     learner.learn(FEATURES, 1, times=3)
     learner.report(
-        metrics=METRICS,
         positions={"flights:0": 3},
         end_positions={"flights:0": 10},
         rejected={"bad_label": 2},
@@ -50,7 +54,7 @@ def test_the_model_is_described(api: Any, learner: Any) -> None:
     body = api.get("/v1/model").json()
 
     assert body["version"] == {"events": 3, "positions": {"flights:0": 3}}
-    assert body["metrics"] == METRICS
+    assert body["metrics"] == learner.model.report()
     assert body["occupancy"] == learner.model.occupancy() > 0
     assert body["configuration"]["task"] == "binary"
     assert body["configuration"]["n_rows"] == 1024
@@ -63,6 +67,33 @@ def test_the_model_is_described(api: Any, learner: Any) -> None:
     assert learner_seen["dead_letters"] == {"waiting": 7, "spilled": 5, "error": "too large"}
     assert learner_seen["events_per_second"] == 12.5
     assert 0 <= learner_seen["age_s"] < 60
+
+
+def test_the_metrics_are_of_the_moment_that_the_version_names(api: Any, learner: Any) -> None:
+    learner.learn(FEATURES, 1, times=256)
+    learner.report(metrics=learner.model.report())
+    learner.learn(FEATURES, 1, times=1536)  # the learner measures less often than it learns
+    body = api.get("/v1/model").json()
+    assert body["version"]["events"] == body["metrics"]["events"] == body["metrics"]["window"]["events"] == 1792
+    assert body["metrics"] == learner.model.report()
+
+
+def test_the_metrics_are_of_one_moment_while_it_goes_on_learning(api: Any, learner: Any) -> None:
+    done = threading.Event()
+
+    def learn() -> None:
+        while not done.is_set():
+            learner.learn(FEATURES, 1, times=7)
+
+    learning = threading.Thread(target=learn)
+    learning.start()
+    try:
+        bodies = [api.get("/v1/model").json() for _ in range(50)]
+    finally:
+        done.set()
+        learning.join()
+    assert all(body["version"]["events"] == body["metrics"]["events"] for body in bodies)
+    assert len({body["version"]["events"] for body in bodies}) > 10
 
 
 def test_the_model_is_described_without_a_learner_and_without_secrets(open_api: Any) -> None:
@@ -339,6 +370,28 @@ def test_a_client_that_leaves_is_no_crash(api: Any) -> None:
     assert logs == []
     labels = (("method", "POST"), ("route", "/v1/predictions"), ("status", "499"))
     assert read_metrics(api)["flexihash_http_request_seconds_count", labels] == 1
+
+
+@pytest.mark.parametrize("path", GET_PATHS)
+def test_head_is_answered_as_get_without_the_body(api: Any, learner: Any, path: str) -> None:
+    head, get = api.call("HEAD", path), api.get(path)
+    assert (head.status_code, head.content) == (get.status_code, b"")
+    assert get.content
+    for name in ("content-type", "content-security-policy", "cache-control"):
+        assert head.headers[name] == get.headers[name]
+    assert "content-length" in head.headers
+    if path.startswith("/v1/"):
+        labels = (("method", "HEAD"), ("route", path), ("status", "200"))
+        assert read_metrics(api)["flexihash_http_request_seconds_count", labels] == 1
+
+
+def test_head_needs_the_token_and_a_route_to_get(open_api: Any, learner: Any) -> None:
+    api = open_api(api_token=SecretStr("s3cret"))
+    assert api.call("HEAD", "/v1/model").status_code == 401
+    assert api.call("HEAD", "/v1/nothing").status_code == 404
+    wrong = api.call("HEAD", "/v1/predictions")
+    assert (wrong.status_code, wrong.headers["allow"]) == (405, "POST")
+    assert api.call("DELETE", "/v1/checkpoints").headers["allow"] == "GET, HEAD, POST"
 
 
 def test_answers_carry_security_headers_and_an_id(api: Any) -> None:

@@ -371,7 +371,6 @@ def test_no_sound_checkpoint_left_is_an_error_now_and_at_the_next_start(tmp_path
     ("change", "field", "expected", "found"),
     [
         ({"n_rows": 128}, "n_rows", 128, 64),
-        ({"task": "regression", "n_rows": 128}, "n_rows", 128, 64),
         ({"task": "regression"}, "task", "regression", "binary"),
         ({"seed": 3}, "seed", 3, None),
         ({"experts": {"bold": 1}}, "experts", {"bold": 1}, [{"name": "bold", "prior": 0.1}]),
@@ -390,6 +389,24 @@ def test_another_configuration_is_refused_with_both_values(
         f"choose another checkpoint_dir or set {field} back to {found!r}"
     )
     assert newest_events(store) == 10
+
+
+def test_all_that_differs_is_told_at_once(tmp_path: Path) -> None:
+    store = make_store(tmp_path)
+    path = save(store, 10).path
+    with pytest.raises(CheckpointMismatch) as caught:
+        store.load_newest(CONFIGURATION | {"task": "regression", "n_rows": 128, "seed": 3})
+    assert [tuple(one) for one in caught.value.differences] == [
+        ("n_rows", 128, 64),
+        ("seed", 3, None),
+        ("task", "regression", "binary"),
+    ]
+    assert caught.value.field == "n_rows"
+    assert str(caught.value) == (
+        f"{path} has n_rows = 64, but 128 is asked for; seed = None, but 3 is asked for; "
+        "task = 'binary', but 'regression' is asked for: "
+        "choose another checkpoint_dir or set n_rows back to 64 and seed back to None and task back to 'binary'"
+    )
 
 
 def test_a_nested_setting_is_named_with_dots_and_tuples_equal_lists(tmp_path: Path) -> None:

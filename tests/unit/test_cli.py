@@ -116,6 +116,18 @@ def test_options_show_default_and_choices() -> None:
     assert options["create_topic"].secondary_opts == ["--no-create-topic"]
 
 
+def test_no_option_has_the_name_of_its_value() -> None:
+    """Some versions of Typer take what stands for the value in the help as the name, where none is written."""
+    options = [
+        option
+        for command in cli.app.registered_commands
+        for option in cli.complete(command.name).params
+        if option.param_type_name == "option"
+    ]
+    assert len(options) > 50
+    assert [option.opts for option in options if not re.fullmatch(r"--[a-z-]+", option.opts[0])] == []
+
+
 def test_every_command_has_json() -> None:
     for command in cli.app.registered_commands:
         assert ["--json"] in [option.opts for option in cli.complete(command.name).params], command.name
@@ -133,6 +145,12 @@ def test_wrong_setting_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) ->
         2,
         "flexihash: FLEXIHASH_TOPIK is no setting; did you mean FLEXIHASH_TOPIC? Otherwise unset it\n",
     )
+
+
+def test_dead_letters_that_are_not_kept_cannot_be_shown(run: Run) -> None:
+    code, out, err = run("dead-letters", "--dead-letter-topic", "")
+    assert (code, out) == (2, "")
+    assert err == "flexihash: FLEXIHASH_DEAD_LETTER_TOPIC is empty, so no letters are kept; name that of older ones\n"
 
 
 def test_port_in_use_is_one_line() -> None:

@@ -74,6 +74,12 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
             "FLEXIHASH_TOPIC=a/b: must be 1 to 245 letters, digits, dots, underscores and hyphens",
         ),
         (
+            "DEAD_LETTER_TOPIC",
+            "{topic}" + "x" * 244,
+            f"FLEXIHASH_DEAD_LETTER_TOPIC={{topic}}{'x' * 244} makes 250 characters with the topic's name, and Kafka"
+            " takes 249",
+        ),
+        (
             "SECURITY_PROTOCOL",
             "SASL_SSL",
             "FLEXIHASH_SECURITY_PROTOCOL=SASL_SSL needs FLEXIHASH_SASL_MECHANISM",
@@ -104,6 +110,29 @@ def test_wrong_value_is_one_line(monkeypatch: pytest.MonkeyPatch, name: str, val
     with pytest.raises(SettingsError) as caught:
         load_settings()
     assert str(caught.value) == line
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [(None, "t.1.dlq"), ("{topic}.dlq", "t.1.dlq"), ("dlq.{topic}", "dlq.t.1"), ("", "")],
+)
+def test_dead_letters_have_a_topic_of_their_own_or_none(
+    monkeypatch: pytest.MonkeyPatch, pattern: str | None, name: str
+) -> None:
+    if pattern is not None:
+        monkeypatch.setenv("FLEXIHASH_DEAD_LETTER_TOPIC", pattern)
+    settings = load_settings(topic="t.1")
+    assert settings.letter_topic == name
+    assert settings.kafka_topic.dead_letters.name == (name or "t.1.dlq")
+
+
+@pytest.mark.parametrize("pattern", ["letters", "{topic}", "{topic}/x", "{partition}.dlq"])
+def test_no_two_topics_share_one_for_dead_letters(monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
+    monkeypatch.setenv("FLEXIHASH_DEAD_LETTER_TOPIC", pattern)
+    with pytest.raises(SettingsError) as caught:
+        load_settings()
+    allowed = "must be a name with {topic} and more in it, such as {topic}.dlq, or empty"
+    assert str(caught.value) == f"FLEXIHASH_DEAD_LETTER_TOPIC={pattern}: {allowed}"
 
 
 def test_a_login_needs_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
+from flexihash.service import supervisor
 from flexihash.service.service_errors import AddressError
+from flexihash.service.settings import load_settings
 from flexihash.service.supervisor import Backoff, ChildSpec, Supervisor, bind_socket, child_specs, describe_address
 
 WAIT_S = 20.0  # a bound for a loaded machine, not an expectation
@@ -216,6 +219,29 @@ def test_bound_socket_listens_and_has_a_url() -> None:
         host, port = listening.getsockname()
         assert describe_address(listening) == f"http://127.0.0.1:{port}"
         socket.create_connection((host, port), timeout=WAIT_S).close()
+
+
+@pytest.mark.parametrize(
+    ("host", "token", "warns"),
+    [
+        ("0.0.0.0", None, True),
+        ("::", None, True),
+        ("0.0.0.0", "t", False),
+        ("127.0.0.1", None, False),
+        ("127.0.0.9", None, False),
+        ("localhost", None, False),
+        ("::1", None, False),
+    ],
+)
+def test_a_service_that_is_open_to_all_says_so(
+    monkeypatch: pytest.MonkeyPatch, host: str, token: str | None, warns: bool
+) -> None:
+    monkeypatch.setattr(Supervisor, "run", lambda self: 0)
+    monkeypatch.setattr(supervisor, "configure_logs", lambda settings, process: None)
+    with capture_logs() as logs:
+        assert supervisor.serve(load_settings(host=host, port=0, api_token=token)) == 0
+    warnings = [line["event"] for line in logs if line["log_level"] == "warning"]
+    assert warnings == ([supervisor.OPEN_TO_ALL] if warns else [])
 
 
 def test_children_of_the_service() -> None:

@@ -116,7 +116,7 @@ def test_rows_are_those_of_feature_hasher() -> None:
 
 
 def test_whole_events_leave_out_what_is_no_feature() -> None:
-    format = EventFormat(features_field="", label_field="y", ignored_features=("secret",))
+    format = EventFormat(features_field="", label_field="y", rules=FeatureRules(ignored_features=("secret",)))
     event = make_decoder(format).decode_one(
         b'{"a":"x","y":1,"weight":2,"id":"i","timestamp":"t","secret":"s","label":"l","features":"f","b":{"id":"n"}}'
     )
@@ -125,7 +125,7 @@ def test_whole_events_leave_out_what_is_no_feature() -> None:
 
 
 def test_ignored_features_are_names_among_the_features() -> None:
-    format = EventFormat(features_field="data", ignored_features=("a", "label"))
+    format = EventFormat(features_field="data", rules=FeatureRules(ignored_features=("a", "label")))
     event = make_decoder(format).decode_one(b'{"data":{"a":"x","label":"l","b":{"a":"y"}},"label":0}')
     assert event.features == [("b.a", "y")]
     assert event.label == 0.0

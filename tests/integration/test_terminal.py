@@ -1,4 +1,4 @@
-"""`flexihash demo` as it is seen: on a terminal of 80 columns, and by a program."""
+"""The commands as they are seen: on a terminal of 80 columns, and by a program."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from pathlib import Path
 
 WIDTH = 80
 SECONDS = 12
-DEMO = [sys.executable, "-P", "-m", "flexihash", "demo", "--port", "0"]
+COMMAND = [sys.executable, "-P", "-m", "flexihash"]
+DEMO = [*COMMAND, "demo", "--port", "0"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"}
 CONTROL = re.compile(r"\x1b\[[?\d;]*[A-Za-z]")  # colours, and how the cursor moves
 
@@ -40,9 +41,22 @@ def run_on_a_terminal(command: list[str]) -> str:
     return written.decode()
 
 
-def test_on_a_terminal() -> None:
-    written = CONTROL.sub("", run_on_a_terminal([*DEMO, "--seconds", str(SECONDS)]))
-    lines = [line.rstrip() for line in re.split(r"[\r\n]+", written)]
+def read_lines(written: str) -> list[str]:
+    return [line.rstrip() for line in re.split(r"[\r\n]+", CONTROL.sub("", written))]
+
+
+def test_bars(tmp_path: Path) -> None:
+    file = str(tmp_path / "events.ndjson")
+    lines = read_lines(run_on_a_terminal([*COMMAND, "produce", "synthetic", "--limit", "50000", "--out", file]))
+    assert any(re.search(r"^synthetic .* [\d ]+/50000 .*events/s", line) for line in lines)
+    assert re.fullmatch(r"50,000 events in [\d.]+ s, [\d,]+ a second", lines[-2])
+    lines = read_lines(run_on_a_terminal([*COMMAND, "learn", file, "--n-rows", "1024"]))
+    assert any(re.search(r" \d+% [\d,]+ events ", line) for line in lines)
+    assert any(line.startswith("50,000 events learned in") for line in lines)
+
+
+def test_demo_on_a_terminal() -> None:
+    lines = read_lines(run_on_a_terminal([*DEMO, "--seconds", str(SECONDS)]))
     waits = [line for line in lines if "starting the service; the first time, it compiles" in line]
     assert len({wait.split()[-1] for wait in waits}) >= 2, "a clock runs while it starts"
     assert any(re.fullmatch(r" flights learned +[\d,]+  [\d,]+ a second", line) for line in lines)
@@ -58,7 +72,7 @@ def test_on_a_terminal() -> None:
     assert [line for line in lines if len(line) > WIDTH] == copied, "what is to be copied is not broken, all else fits"
 
 
-def test_for_a_program() -> None:
+def test_demo_for_a_program() -> None:
     ended = subprocess.run(
         [*DEMO, "--seconds", str(SECONDS), "--json"], env=ENVIRONMENT, capture_output=True, text=True, check=True
     )
