@@ -1,0 +1,1 @@
+"""Settings, processes, HTTP and the command line; puts the other packages together."""

@@ -232,25 +232,26 @@ def serve(settings: Settings, on_listening: Callable[[str], None] = lambda url: 
         AddressError: host and port cannot be had.
     """
     configure_logs(settings, "serve")
-    lock = hold_memory(settings.memory, SERVE_LOCK)
-    try:
-        return _serve(settings, on_listening)
-    finally:
-        give_back(settings.memory)
-        os.close(lock)
-
-
-def _serve(settings: Settings, on_listening: Callable[[str], None]) -> int:
     with bind_socket(settings.host, settings.port) as listening:
-        url = describe_address(listening)
-        logger.info(f"listening on {url}", topic=settings.topic, workers=settings.workers)
-        if settings.api_token is None and not is_loopback(listening):
-            logger.warning(OPEN_TO_ALL, host=settings.host)
-        on_listening(url)
-        return Supervisor(
-            specs=child_specs(settings.workers, listening.fileno()),
-            environment={**os.environ, **settings.to_environment(), **_share_metrics(settings)},
-        ).run()
+        lock = hold_memory(settings.memory, SERVE_LOCK)
+        try:
+            return _serve(settings, listening, on_listening)
+        finally:
+            give_back(settings.memory)
+            os.close(lock)
+
+
+def _serve(settings: Settings, listening: socket.socket, on_listening: Callable[[str], None]) -> int:
+    """The same, on a socket and in a memory folder that are held."""
+    url = describe_address(listening)
+    logger.info(f"listening on {url}", topic=settings.topic, workers=settings.workers)
+    if settings.api_token is None and not is_loopback(listening):
+        logger.warning(OPEN_TO_ALL, host=settings.host)
+    on_listening(url)
+    return Supervisor(
+        specs=child_specs(settings.workers, listening.fileno()),
+        environment={**os.environ, **settings.to_environment(), **_share_metrics(settings)},
+    ).run()
 
 
 def _share_metrics(settings: Settings) -> dict[str, str]:

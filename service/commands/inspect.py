@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -121,6 +122,17 @@ class Entry:
         rest = f" and {len(positions) - MAX_PLACES} more" if len(positions) > MAX_PLACES else ""
         return ",".join(positions[:MAX_PLACES]) + rest
 
+    def describe(self) -> tuple[str, ...]:
+        """Its cells in a list."""
+        return (
+            Path(self.path).name,
+            "" if self.events is None else f"{self.events:,}",
+            (self.created_at or "").removesuffix("+00:00").replace("T", " "),
+            "" if self.size_bytes is None else describe_bytes(self.size_bytes),
+            self.places,
+            self.problem or "",
+        )
+
 
 @dataclass(frozen=True)
 class Listing(Outcome):
@@ -140,17 +152,12 @@ class Listing(Outcome):
         table = Table(box=None)
         for heading in ("checkpoint", "events", "created, UTC", "size"):
             table.add_column(heading, no_wrap=True)
-        for heading in ("next offsets", "problem"):
+        for heading in (
+            ("next offsets", "problem") if any(one.problem for one in self.checkpoints) else ("next offsets",)
+        ):
             table.add_column(heading, overflow="fold")
         for one in self.checkpoints:
-            table.add_row(
-                Path(one.path).name,
-                "" if one.events is None else f"{one.events:,}",
-                (one.created_at or "").removesuffix("+00:00").replace("T", " "),
-                "" if one.size_bytes is None else describe_bytes(one.size_bytes),
-                one.places,
-                one.problem or "",
-            )
+            table.add_row(*one.describe()[: len(table.columns)])
         console.print(table)
 
 
@@ -203,7 +210,20 @@ def list_checkpoints(directory: Path) -> Listing:
     from flexihash.model.checkpoint.store import CheckpointStore
 
     found = [_describe_entry(info) for info in CheckpointStore(directory, keep=1).list()]
-    return Listing(str(directory), found, None if found else "there are no checkpoints in this folder")
+    return Listing(str(directory), found, None if found else _explain_absence(directory))
+
+
+def _explain_absence(directory: Path) -> str:
+    """Where to look instead: each topic has a folder of its own."""
+    from flexihash.model.checkpoint.checkpoint_errors import CheckpointError
+    from flexihash.model.checkpoint.store import CheckpointStore
+
+    inner = []
+    for path in sorted(directory.iterdir()):
+        with suppress(CheckpointError):
+            if path.is_dir() and CheckpointStore(path, keep=1).list():
+                inner.append(str(path))
+    return "there are no checkpoints in this folder" + (f"; there are in {' and '.join(inner)}" if inner else "")
 
 
 def _describe_entry(info: CheckpointInfo) -> Entry:

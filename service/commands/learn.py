@@ -40,7 +40,8 @@ class Learned(Outcome):
         rate = f"{report.events_per_second:,.0f} a second"
         console.print(f"{report.events:,} events learned in {report.seconds:.1f} s, {rate}")
         if report.events or report.metrics["weight"]:
-            console.print(_draw_metrics(report.metrics, self.task))
+            console.print(f"Progressive metrics, task {self.task}; of the first, lower is better")
+            console.print(_draw_metrics(report.metrics))
         if report.unlabelled:
             console.print(f"{report.unlabelled:,} events had no label, and taught nothing")
         for reason, n_events in sorted(report.rejected.items()):
@@ -105,11 +106,11 @@ def _learn(file: Path, checkpoint_dir: Path | None, settings: Settings, stop: St
         )
 
 
-def _draw_metrics(metrics: dict[str, Any], task: str) -> Table:
+def _draw_metrics(metrics: dict[str, Any]) -> Table:
     from rich.table import Table
 
     window = metrics.get("window", {})
-    table = Table(title=f"Progressive metrics, task {task}", title_justify="left")
+    table = Table()
     table.add_column("")
     for heading in ("all events", "baseline", f"last {window.get('events', 0):,}", "baseline"):
         table.add_column(heading, justify="right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from enum import Enum
 from functools import wraps
@@ -23,6 +24,7 @@ SETTINGS_NOTE = (
     "docs/settings.md lists these and all the others."
 )
 RATE = "N|max"
+SINGLE_BREAK = re.compile(r"(?<!\n)\n(?!\n)")
 AS_THEY_ARE = (bool, int, float, Path)  # the types that are read from the command line; all others by the setting
 
 
@@ -49,6 +51,7 @@ def with_settings(command: Command) -> Command:
     def complete(*positional: Any, **named: Any) -> None:
         command(*positional, **named)
 
+    complete.__doc__ = SINGLE_BREAK.sub(" ", inspect.getdoc(command) or "")  # Typer breaks lines where the source does
     own = inspect.signature(command, eval_str=True)
     options = [_describe_option(name) for name in vars(command).get("settings", ())]
     vars(complete)["__signature__"] = own.replace(parameters=[*own.parameters.values(), *options])

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from flexihash.service.measurement import Measurement
 from flexihash.service.setting_types import Panel
 from flexihash.service.settings import PREFIX, Settings
 from flexihash.service.supervisor import bind_socket
+
+WIDTH = 80  # of what is no terminal
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -60,6 +63,9 @@ def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
     assert (code, err) == (0, "")
     assert f"Usage: flexihash {command} " in out
+    for line, after in pairwise(line.rstrip() for line in out.partition("╭")[0].splitlines()):
+        if line and after:
+            assert len(f"{line} {after.split()[0]}") > WIDTH - 2, "no line is broken but where it is full"
 
 
 def test_version(run: Run) -> None:
@@ -177,6 +183,7 @@ def test_learn_prints_metrics_beside_the_baseline(run: Run, tmp_path: Path) -> N
     code, out, err = run("learn", file, "--n-rows", 1024)
     assert (code, err) == (0, "")
     assert "100 events learned in " in out
+    assert "Progressive metrics, task binary; of the first, lower is better" in out
     (row,) = (line for line in out.splitlines() if "log loss" in line)
     mine, baseline = (float(cell) for cell in row.replace("│", " ").split()[2:4])
     seen = [(sum(labels[:n]) + 0.5) / (n + 1) for n in range(100)]  # half an event of each kind at first
@@ -299,7 +306,9 @@ def test_inspect_shows_lists_and_finds_damage(run: Run, tmp_path: Path) -> None:
     assert code == 0
     assert "0.2% of 1,024" in out
     code, out, _ = run("inspect", "kept")
-    assert Path(listed["path"]).name in out
+    assert Path(listed["path"]).name in out and "problem" not in out
+    code, out, _ = run("inspect", ".")
+    assert (code, out) == (1, ".: there are no checkpoints in this folder; there are in kept\n")
 
     tensors = Path(listed["path"]) / "model.safetensors"
     content = bytearray(tensors.read_bytes())
@@ -311,6 +320,9 @@ def test_inspect_shows_lists_and_finds_damage(run: Run, tmp_path: Path) -> None:
     code, out, _ = run("inspect", listed["path"], "--json")
     assert code == 1
     assert json.loads(out)["problem"].startswith("model.safetensors ")
+    (Path(listed["path"]) / "manifest.json").write_text("{}")
+    code, out, _ = run("inspect", "kept")
+    assert "problem" in out.splitlines()[0]
 
 
 def test_inspect_of_what_is_not_there(run: Run, tmp_path: Path) -> None:
