@@ -16,7 +16,7 @@ from flexihash.model.kernel.slots import LEAD, MIX, MIX_COVARIANCE, N_MEMBERS, W
 from flexihash.model.kernel.trees import LEAST_SLOTS, TAKEN, ask_trees
 from flexihash.model.kernel.vectors import float64s, int64s
 
-PRIOR_MIX, DRIFT_MIX = 0.05, 1e-6
+PRIOR_MIX, DRIFT_MIX = 0.1, 1e-6
 TREES_LIMIT = 8.0  # of the trees' score
 LEAD_MEMORY, LEAD_LIMIT = 2000.0, 10.0  # events, of about which the lead is; nats
 LEAD_NEEDED = 3.0  # for half the share
