@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
-from flexihash.model.kernel import activation, aging, calibration, experts, losses, mixture, rows, slots
+from flexihash.model.kernel import activation, aging, experts, losses, rows, slots
+from flexihash.model.reference_losses import ReferenceLosses
+from flexihash.model.reference_mixture import Numbers, ReferenceMixture
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
 
@@ -49,6 +51,8 @@ class ReferenceModel(nn.Module):
         self.numbers = tables.tensors["numbers"].clone()
         self.touched = tables.tensors["touched"].clone()
         self.state = tables.tensors["state"].clone()
+        self.losses = ReferenceLosses(tables.config, self.state)
+        self.mixture = ReferenceMixture(tables, self.state, self.losses)
 
     def activate(self, batch: Batch, event: int) -> Activations:
         """The rows and values that one event of the batch activates."""
@@ -112,22 +116,23 @@ class ReferenceModel(nn.Module):
         spread = self._spread(slopes, variances, activations, rows)
         binary = self.config.task is Task.BINARY
         moderated = z / (1 + math.pi / 8 * spread).sqrt() if binary else z
-        mixing = self.state[slots.MIX : slots.MIX_COVARIANCE]
-        mixed = float(mixing @ moderated)
-        if self.config.task in (Task.BINARY, Task.COUNTS):
-            mixed = min(max(mixed, -losses.SCORE_LIMIT), losses.SCORE_LIMIT)
-        prediction = self._link(mixed)
+        numbers = _numbers_of(batch, event)
+        mixed = self.mixture.mix(moderated, numbers)
+        prediction = self.losses.link(mixed)
         for row, moved in activations.numbers:
             self.numbers[row] = torch.tensor(moved, dtype=torch.float64)
-        y = self._standardize(label, weight)
-        residuals = self.state[slots.RESIDUAL : slots.MIX]
-        g, h = self._differentiate(mixed, y, float(residuals[-1]))
+        y = self.losses.standardize(label, weight)
+        residuals = self.state[slots.RESIDUAL : slots.REACH]
+        residual = float(residuals[-1])
+        nearest = self.losses.limit_label(experts.N_EXPERTS, mixed, y, weight, 0.0)
+        self.losses.move_residual(experts.N_EXPERTS, mixed, nearest, weight, 0.0)
         if binary:
-            self._calibrate(mixed, y, weight)
+            self.losses.calibrate(mixed, y, weight)
         steps, shrinks = [], []
         for e in range(experts.N_EXPERTS):
-            ge, he = self._differentiate(float(moderated[e]), y, float(residuals[e]))
-            self._move_residual(e, float(moderated[e]) - y, weight, he * float(spread[e]))
+            near = self.losses.limit_label(e, float(moderated[e]), y, weight, float(spread[e]))
+            ge, he = self.losses.differentiate(float(moderated[e]), near, float(residuals[e]))
+            self.losses.move_residual(e, float(moderated[e]), near, weight, he * float(spread[e]))
             ge, he = ge * weight, he * weight
             f = 1 / (1 + he * float(spread[e]))
             if self.config.task is Task.COUNTS:
@@ -135,10 +140,9 @@ class ReferenceModel(nn.Module):
                 ge = min(max(ge, -bound), bound)
             steps.append(ge * f)
             shrinks.append(he * f)
-        self._move_residual(experts.N_EXPERTS, mixed - y, weight, 0.0)
         self._move_biases(steps, shrinks)
         self._move_rows(rows, activations, slopes, variances, steps, shrinks)
-        self._move_mixing(moderated, g * weight, h * weight)
+        self.mixture.learn(nearest, residual, weight, float(spread.mean()), numbers)
         self.state[slots.EVENTS] += 1
         return prediction
 
@@ -178,84 +182,6 @@ class ReferenceModel(nn.Module):
     def _quick_bias_variance(self) -> float:
         grown = float(self.state[slots.QUICK_BIAS_VARIANCE]) - aging.PRIOR_QUICK_BIAS
         return aging.PRIOR_QUICK_BIAS + grown * aging.FORGET_BIAS**2
-
-    def _deviation(self) -> float:
-        known = float(self.state[slots.LABEL_WEIGHT]) > 1
-        return math.sqrt(max(float(self.state[slots.LABEL_VARIANCE]), 1e-12)) if known else 1.0
-
-    def _log_rate(self) -> float:
-        weight, mean = self.state[slots.LABEL_WEIGHT : slots.LABEL_VARIANCE].tolist()
-        return math.log((mean * weight + 1) / (weight + 1))
-
-    def _knots(self, mixed: float) -> tuple[int, float, float]:
-        """The knot below, the share of the one above, and the calibrated logit."""
-        at = (mixed - calibration.CURVE_LOW) / calibration.CURVE_STEP
-        at = min(max(at, 0.0), slots.N_KNOTS - 1.000001)
-        below = math.floor(at)
-        curve = self.state[slots.CURVE : slots.CURVE_VARIANCE]
-        beyond = mixed - (calibration.CURVE_LOW + at * calibration.CURVE_STEP)
-        logit = float(torch.lerp(curve[below], curve[below + 1], at - below)) + beyond
-        return below, at - below, logit
-
-    def _link(self, mixed: float) -> float:
-        if self.config.task is Task.BINARY:
-            return 1 / (1 + math.exp(-self._knots(mixed)[2]))
-        if self.config.task is Task.COUNTS:
-            return math.exp(mixed + self._log_rate())
-        return float(self.state[slots.LABEL_MEAN]) + self._deviation() * mixed
-
-    def _standardize(self, label: float, weight: float) -> float:
-        """The label as the task learns it, after the label statistics have seen it."""
-        state = self.state
-        if weight > 0:
-            state[slots.LABEL_WEIGHT] += weight
-            delta = label - float(state[slots.LABEL_MEAN])
-            share = weight / float(state[slots.LABEL_WEIGHT])
-            state[slots.LABEL_MEAN] += delta * share
-            if share < 1:
-                square = delta * (label - float(state[slots.LABEL_MEAN]))
-                state[slots.LABEL_VARIANCE] += (square - float(state[slots.LABEL_VARIANCE])) * share
-        if self.config.task in (Task.BINARY, Task.COUNTS):
-            return label
-        return (label - float(state[slots.LABEL_MEAN])) / self._deviation()
-
-    def _differentiate(self, z: float, y: float, residual: float) -> tuple[float, float]:
-        """Gradient and curvature of the task's loss at z."""
-        quantile = self.config.quantile
-        match self.config.task:
-            case Task.BINARY:
-                p = 1 / (1 + math.exp(-min(max(z, -losses.SCORE_LIMIT), losses.SCORE_LIMIT)))
-                return p - y, max(p * (1 - p), losses.CURVATURE_FLOOR)
-            case Task.COUNTS:
-                rate = math.exp(min(max(z, -losses.SCORE_LIMIT), losses.SCORE_LIMIT) + self._log_rate())
-                return rate - y, max(rate, losses.CURVATURE_FLOOR)
-            case Task.QUANTILE:
-                return ((y < z) - quantile) / residual, quantile * (1 - quantile) / residual**2
-            case _:
-                return (z - y) / residual, 1 / residual
-
-    def _move_residual(self, e: int, error: float, weight: float, certainty: float) -> None:
-        if self.config.task is Task.REGRESSION:
-            size = error**2 / (1 + certainty)
-        elif self.config.task is Task.QUANTILE:
-            size = max(-error * self.config.quantile, error * (1 - self.config.quantile))
-        else:
-            return
-        at = slots.RESIDUAL + e
-        moved = float(self.state[at]) + min(losses.RESIDUAL_RATE * weight, 1.0) * (size - float(self.state[at]))
-        self.state[at] = max(moved, losses.RESIDUAL_FLOOR)
-
-    def _calibrate(self, mixed: float, y: float, weight: float) -> None:
-        below, share, logit = self._knots(mixed)
-        p = 1 / (1 + math.exp(-logit))
-        knots = torch.tensor([below, below + 1])
-        a = torch.tensor([1 - share, share], dtype=torch.float64)
-        v = self.state[slots.CURVE_VARIANCE + knots]
-        h = max(p * (1 - p), losses.CURVATURE_FLOOR) * weight
-        f = 1 / (1 + h * float((v * a.square()).sum()))
-        self.state[slots.CURVE + knots] -= v * a * (p - y) * weight * f
-        shrunk = v - v.square() * a.square() * h * f + calibration.DRIFT_CURVE
-        self.state[slots.CURVE_VARIANCE + knots] = shrunk.clamp(max=calibration.PRIOR_CURVE)
 
     def _move_biases(self, steps: list[float], shrinks: list[float]) -> None:
         for e in range(experts.N_EXPERTS):
@@ -298,14 +224,10 @@ class ReferenceModel(nn.Module):
             self.quick[row] -= v * x * steps[experts.QUICK_EXPERT]
             self.quick_variances[row] -= v * v * x * x * shrinks[experts.QUICK_EXPERT]
 
-    def _move_mixing(self, moderated: Tensor, g: float, h: float) -> None:
-        covariance = self.state[slots.MIX_COVARIANCE : slots.CURVE].view(experts.N_EXPERTS, experts.N_EXPERTS)
-        cross = covariance @ moderated
-        f = 1 / (1 + h * float(moderated @ cross))
-        self.state[slots.MIX : slots.MIX_COVARIANCE] -= cross * g * f
-        covariance -= torch.outer(cross, cross) * h * f
-        drifting = covariance.diagonal() < mixture.PRIOR_MIX
-        covariance.diagonal()[drifting] += mixture.DRIFT_MIX
+
+def _numbers_of(batch: Batch, event: int) -> Numbers:
+    features = range(int(batch.offsets[event]), int(batch.offsets[event + 1]))
+    return [(int(batch.rows[j]), float(batch.values[j])) for j in features if batch.is_number[j]]
 
 
 def _move_statistics(x: float, count: float, median: float, deviation: float) -> tuple[float, float, float]:

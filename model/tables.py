@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flexihash.model import contexts, durable
 from flexihash.model.config import MAX_PARTITIONS, ModelConfig
-from flexihash.model.kernel import activation, aging, calibration, experts, mixture, rows, slots, trees
+from flexihash.model.kernel import activation, aging, calibration, experts, losses, mixture, rows, slots, trees
 from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import ConfigurationError, TablesHeld
 
@@ -264,9 +264,10 @@ def _initialize_table(table: NDArray[np.float32], config: ModelConfig) -> None:
 
 def _initialize_state(state: NDArray[np.float64]) -> None:
     state[slots.LABEL_VARIANCE] = 1.0
+    state[slots.LABEL_REACH] = state[slots.REACH : slots.MIX] = losses.LEAST_REACH
     state[slots.BIAS_VARIANCE : slots.BIAS_VARIANCE + experts.N_EXPERTS] = aging.PRIOR_BIAS
     state[slots.QUICK_BIAS_VARIANCE] = aging.PRIOR_QUICK_BIAS
-    state[slots.RESIDUAL : slots.RESIDUAL + experts.N_EXPERTS + 1] = 1.0
+    state[slots.RESIDUAL : slots.REACH] = 1.0
     state[slots.MIX : slots.MIX + experts.N_EXPERTS] = experts.INITIAL_MIX
     mix_covariance = state[slots.MIX_COVARIANCE : slots.CURVE].reshape(experts.N_EXPERTS, experts.N_EXPERTS)
     np.fill_diagonal(mix_covariance, mixture.PRIOR_MIX)

@@ -75,9 +75,12 @@ class Scratch(NamedTuple):
     spread: int  # (N_EXPERTS,) float64: s, the variance of z
     moderated: int  # (N_MEMBERS,) float64: z as it is mixed, and the trees'
     mixed: int  # (2,) float64: each mixture's score
+    near: int  # (1,) float64: the label, within reach of what was expected
+    gain: int  # (1,) float64: how much less the second mixture lost
     mix_gradient: int  # (2,) float64
     mix_curvature: int  # (2,) float64
     residual: int  # (N_EXPERTS + 1,) float64
+    reach: int  # (N_EXPERTS + 1,) float64
     step: int  # (N_EXPERTS,) float64: g f
     shrink: int  # (N_EXPERTS,) float64: h f
     cross: int  # (N_MEMBERS,) float64: mixing covariance times moderated scores
@@ -136,9 +139,12 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         spread=take(np.float64, N_EXPERTS),
         moderated=take(np.float64, N_MEMBERS),
         mixed=take(np.float64, 2),
+        near=take(np.float64, 1),
+        gain=take(np.float64, 1),
         mix_gradient=take(np.float64, 2),
         mix_curvature=take(np.float64, 2),
         residual=take(np.float64, N_EXPERTS + 1),
+        reach=take(np.float64, N_EXPERTS + 1),
         step=take(np.float64, N_EXPERTS),
         shrink=take(np.float64, N_EXPERTS),
         cross=take(np.float64, N_MEMBERS),

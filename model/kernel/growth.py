@@ -12,6 +12,7 @@ from flexihash.model.compiled import inlined, part
 from flexihash.model.kernel.losses import differentiate, most_curvature
 from flexihash.model.kernel.mixture import widen
 from flexihash.model.kernel.trees import (
+    BEYOND,
     DEPTH,
     LABEL,
     LABEL_WEIGHT,
@@ -42,7 +43,7 @@ HISTOGRAM = 2 * N_SLOTS * N_BINS  # float32: gradient and curvature in every bin
 
 
 @part
-def teach_trees(loss, n_numbers, y, weight, memory, scratch):  # type: ignore[no-untyped-def]
+def teach_trees(loss, n_numbers, weight, memory, scratch):  # type: ignore[no-untyped-def]
     """Remembers an event that was learned; and finds new bins and grows a tree, when it is time."""
     trees = memory.trees
     counters = int64s(trees.counters)
@@ -56,7 +57,7 @@ def teach_trees(loss, n_numbers, y, weight, memory, scratch):  # type: ignore[no
     if before < LEAST_SLOTS:
         widen(float64s(memory.state))
         ask_trees(memory, scratch)
-    n_events = remember(y, weight, memory, scratch)
+    n_events = remember(weight, memory, scratch)
     seen = counters[SEEN]
     renew_edges(n_events, trees, scratch)
     if seen >= max(counters[NEXT_GROWTH], FIRST_EVENTS):
@@ -111,7 +112,7 @@ def grow_level(loss, k, depth, n_slots, trees, scratch):  # type: ignore[no-unty
         middle = end if last < 0 else divide(begin, end, slot, last, trees, scratch)
         at = k * N_NODES + n_nodes - 1 + i
         features[at] = slot
-        cuts[at] = np.inf if last < 0 else edges[N_BINS * slot + last]
+        cuts[at] = BEYOND if last < 0 else edges[N_BINS * slot + last]
         begins[2 * i], begins[2 * i + 1], begins[2 * i + 2] = begin, middle, end
         sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3] = left_g, left_h, g - left_g, h - left_h
         if depth + 1 < DEPTH and begin < end:
@@ -169,7 +170,7 @@ def find_split(g, h, least, n_slots, histogram, trees):  # type: ignore[no-untyp
     for slot in range(n_slots):
         left_g, left_h = np.float32(0.0), np.float32(0.0)
         for b in range(N_BINS):
-            if edges[N_BINS * slot + b] == np.inf:
+            if edges[N_BINS * slot + b] == BEYOND:
                 break
             left_g += bins[2 * (N_BINS * slot + b)]
             left_h += bins[2 * (N_BINS * slot + b) + 1]

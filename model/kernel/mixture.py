@@ -10,7 +10,15 @@ import math
 
 from flexihash.model.compiled import inlined, part
 from flexihash.model.kernel.experts import N_EXPERTS
-from flexihash.model.kernel.losses import differentiate, limit_score, measure_loss, moderate, takes_trees
+from flexihash.model.kernel.losses import (
+    differentiate,
+    doubt,
+    limit_gradient,
+    limit_score,
+    measure_loss,
+    moderate,
+    takes_trees,
+)
 from flexihash.model.kernel.scalars import clip, sigmoid
 from flexihash.model.kernel.slots import LEAD, MIX, MIX_COVARIANCE, N_MEMBERS, WIDE_COVARIANCE, WIDE_MIX
 from flexihash.model.kernel.trees import LEAST_SLOTS, TAKEN, ask_trees
@@ -54,43 +62,54 @@ def weigh(n, weights, state, moderated):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def find_pulls(loss, y, residual, offset, weight, memory, scratch):  # type: ignore[no-untyped-def]
-    """The loss's gradient and curvature at each mixture's score, into `scratch`; returns whether they are finite."""
-    mixed = float64s(scratch.mixed)
+def find_pulls(loss, near, residual, offset, weight, memory, scratch):  # type: ignore[no-untyped-def]
+    """The loss's gradient and curvature at each mixture's score, and what the trees gain, for a label within reach.
+
+    Writes to `scratch` only; returns whether they are finite.
+    """
+    mixed, gain = float64s(scratch.mixed), float64s(scratch.gain)
     gradient, curvature = float64s(scratch.mix_gradient), float64s(scratch.mix_curvature)
+    float64s(scratch.near)[0] = near
+    n_mixtures = 2 if has_trees(loss, memory) else 1
     is_finite = True
-    for m in range(1 + has_trees(loss, memory)):
-        g, h = differentiate(loss, mixed[m], y, residual, offset)
+    for m in range(n_mixtures):
+        g, h = differentiate(loss, mixed[m], near, residual, offset)
         gradient[m] = g * weight
         curvature[m] = h * weight
         is_finite = is_finite and math.isfinite(gradient[m]) and math.isfinite(curvature[m])
+    if n_mixtures == 2:
+        gain[0] = measure_loss(loss, mixed[NARROW], near, residual) - measure_loss(loss, mixed[WIDE], near, residual)
+        gain[0] *= min(weight, 1.0)
     return is_finite
 
 
 @inlined
-def update_mixtures(loss, y, residual, weight, memory, scratch):  # type: ignore[no-untyped-def]
+def update_mixtures(loss, memory, scratch):  # type: ignore[no-untyped-def]
     """Moves the weights of both, and the lead."""
-    state, mixed = float64s(memory.state), float64s(scratch.mixed)
-    update_mix(N_EXPERTS, MIX, MIX_COVARIANCE, NARROW, state, scratch)
+    state = float64s(memory.state)
+    update_mix(loss, N_EXPERTS, MIX, MIX_COVARIANCE, NARROW, state, scratch)
     if has_trees(loss, memory):
-        update_mix(N_MEMBERS, WIDE_MIX, WIDE_COVARIANCE, WIDE, state, scratch)
-        gain = measure_loss(loss, mixed[NARROW], y, residual) - measure_loss(loss, mixed[WIDE], y, residual)
-        state[LEAD] += min(weight, 1.0) * gain - state[LEAD] / LEAD_MEMORY
-        state[LEAD] = clip(state[LEAD], -LEAD_LIMIT, LEAD_LIMIT)
+        update_mix(loss, N_MEMBERS, WIDE_MIX, WIDE_COVARIANCE, WIDE, state, scratch)
+        lead = state[LEAD] - state[LEAD] / LEAD_MEMORY + float64s(scratch.gain)[0]
+        state[LEAD] = clip(lead, -LEAD_LIMIT, LEAD_LIMIT)
 
 
 @part
-def update_mix(n, weights, covariance, mixture, state, scratch):  # type: ignore[no-untyped-def]
+def update_mix(loss, n, weights, covariance, mixture, state, scratch):  # type: ignore[no-untyped-def]
     """Moves the mixing weights of one by a full (not diagonal) Kalman step."""
-    moderated, cross = float64s(scratch.moderated), float64s(scratch.cross)
+    moderated, cross, spreads = float64s(scratch.moderated), float64s(scratch.cross), float64s(scratch.spread)
     g, h = float64s(scratch.mix_gradient)[mixture], float64s(scratch.mix_curvature)[mixture]
+    of_experts = 0.0
+    for e in range(N_EXPERTS):
+        of_experts += spreads[e] / N_EXPERTS
     spread = 0.0
     for e in range(n):
         cross[e] = 0.0
         for k in range(n):
             cross[e] += state[covariance + e * n + k] * moderated[k]
         spread += moderated[e] * cross[e]
-    gain = 1.0 / (1.0 + h * spread)
+    gain = 1.0 / (1.0 + h * (spread + doubt(loss, of_experts)))
+    g = limit_gradient(loss, g, gain, spread)
     for e in range(n):
         state[weights + e] -= cross[e] * g * gain
         for k in range(n):

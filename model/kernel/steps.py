@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from flexihash.model.compiled import inlined
@@ -14,7 +12,9 @@ from flexihash.model.kernel.growth import teach_trees
 from flexihash.model.kernel.losses import (
     add_label,
     differentiate,
+    expect,
     limit_gradient,
+    limit_label,
     move_residual,
     standardize,
     takes_trees,
@@ -40,11 +40,14 @@ from flexihash.model.kernel.slots import (
     BIAS,
     BIAS_VARIANCE,
     EVENTS,
+    LABEL_COUNT,
     LABEL_MEAN,
+    LABEL_REACH,
     LABEL_VARIANCE,
     LABEL_WEIGHT,
     QUICK_BIAS,
     QUICK_BIAS_VARIANCE,
+    REACH,
     RESIDUAL,
 )
 from flexihash.model.kernel.vectors import float32s, float64s, int64s, load8, load16, load_float, splat8, store
@@ -56,43 +59,47 @@ STEP_LIMIT = 1e15  # a step beyond could leave float32; such an event is rejecte
 def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scratch):  # type: ignore[no-untyped-def]
     """One step after `score` and `mix`; returns False, with nothing written, where a step would not stay finite."""
     state = float64s(memory.state)
-    labels = add_label(label, weight, state)
+    labels = add_label(loss, label, weight, state)
     y, offset = standardize(loss, label, labels)
-    is_short = find_steps(loss, mixed, y, offset, weight, memory, scratch)
-    if not (is_short and math.isfinite(labels[2])):
+    is_short = find_steps(loss, mixed, y, offset, weight, labels, memory, scratch)
+    if not is_short:
         return False
     update_numbers(n_numbers, memory, scratch)
     state[EVENTS] += 1.0
-    state[LABEL_WEIGHT], state[LABEL_MEAN], state[LABEL_VARIANCE] = labels
-    residual = state[RESIDUAL + N_EXPERTS]  # before it moves
+    state[LABEL_COUNT], state[LABEL_WEIGHT], state[LABEL_MEAN], state[LABEL_VARIANCE], state[LABEL_REACH] = labels
     update_link(loss, mixed, prediction, y, weight, state)
     update_biases(state, scratch)
     update_rows(n, memory, scratch)
-    update_mixtures(loss, y, residual, weight, memory, scratch)
+    update_mixtures(loss, memory, scratch)
     if takes_trees(loss):
-        teach_trees(loss, n_numbers, y, weight, memory, scratch)
+        teach_trees(loss, n_numbers, weight, memory, scratch)
     return True
 
 
 @inlined
-def find_steps(loss, mixed, y, offset, weight, memory, scratch):  # type: ignore[no-untyped-def]
-    """Each expert's step and shrinking, g f and h f, and what the residuals become; writes to `scratch` only.
+def find_steps(loss, mixed, y, offset, weight, labels, memory, scratch):  # type: ignore[no-untyped-def]
+    """Each expert's step and shrinking, g f and h f, what residuals and reaches become; writes to `scratch` only.
 
     Returns:
         Whether no step is too long or not finite.
     """
     state = float64s(memory.state)
     moderated, spread, largest = float64s(scratch.moderated), float64s(scratch.spread), float32s(scratch.largest)
-    step, shrink, residuals = float64s(scratch.step), float64s(scratch.shrink), float64s(scratch.residual)
+    step, shrink = float64s(scratch.step), float64s(scratch.shrink)
+    residuals, reaches = float64s(scratch.residual), float64s(scratch.reach)
     residual = state[RESIDUAL + N_EXPERTS]
-    residuals[N_EXPERTS] = move_residual(loss, residual, mixed, y, 0.0, weight)
-    is_short = find_pulls(loss, y, residual, offset, weight, memory, scratch)
+    expected, reach = expect(loss, mixed, offset), state[REACH + N_EXPERTS]
+    near, reaches[N_EXPERTS] = limit_label(loss, expected, y, residual, 0.0, labels, weight, reach)
+    residuals[N_EXPERTS] = move_residual(loss, residual, expected, near, 0.0, weight)
+    is_short = find_pulls(loss, near, residual, offset, weight, memory, scratch)
     for e in range(N_EXPERTS):
         z = moderated[e]
         s = spread[e]
         residual = state[RESIDUAL + e]
-        ge, he = differentiate(loss, z, y, residual, offset)
-        residuals[e] = move_residual(loss, residual, z, y, s * he, weight)
+        expected = expect(loss, z, offset)
+        near, reaches[e] = limit_label(loss, expected, y, residual, s, labels, weight, state[REACH + e])
+        ge, he = differentiate(loss, z, near, residual, offset)
+        residuals[e] = move_residual(loss, residual, expected, near, s * he, weight)
         ge *= weight
         he *= weight
         gain = 1.0 / (1.0 + he * s)
@@ -115,14 +122,16 @@ def update_numbers(n_numbers, memory, scratch):  # type: ignore[no-untyped-def]
 
 @inlined
 def update_biases(state, scratch):  # type: ignore[no-untyped-def]
-    """Moves the biases: drift, forgetting and one step; and writes the residuals."""
-    step, shrink, residual = float64s(scratch.step), float64s(scratch.shrink), float64s(scratch.residual)
+    """Moves the biases: drift, forgetting and one step; and writes the residuals and reaches."""
+    step, shrink = float64s(scratch.step), float64s(scratch.shrink)
+    residual, reach = float64s(scratch.residual), float64s(scratch.reach)
     for e in range(N_EXPERTS):
         v = state[BIAS_VARIANCE + e] + DRIFT_BIAS
         state[BIAS + e] -= v * step[e]
         state[BIAS_VARIANCE + e] = v - v * v * shrink[e]
+    for e in range(N_EXPERTS + 1):
         state[RESIDUAL + e] = residual[e]
-    state[RESIDUAL + N_EXPERTS] = residual[N_EXPERTS]
+        state[REACH + e] = reach[e]
     v = age_quick_bias(state[QUICK_BIAS_VARIANCE])
     state[QUICK_BIAS] = state[QUICK_BIAS] * FORGET_BIAS - v * step[QUICK_EXPERT]
     state[QUICK_BIAS_VARIANCE] = v - v * v * shrink[QUICK_EXPERT]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from flexihash.model.compiled import inlined
+from flexihash.model.kernel.scalars import clip
 from flexihash.model.kernel.vectors import float32s, int64s, uint8s
 
 N_SLOTS = 16  # numbers that trees see: the first to come
@@ -20,6 +21,8 @@ N_LEAVES = 1 << DEPTH
 N_NODES = N_LEAVES - 1
 WINDOW = 4096  # events that are remembered
 N_BINS = 128  # of a number's values
+# All that is remembered is finite: a number that an event lacks lies below all others, the edge behind the last above.
+LARGEST, MISSING, BEYOND = np.float32(1e38), np.float32(-3e38), np.float32(3e38)
 
 TAKEN, SEEN, NEXT_GROWTH, NEXT_EDGES, N_GROWN, N_EDGED = range(6)  # counters
 N_COUNTERS = 6
@@ -35,8 +38,8 @@ class Trees(NamedTuple):
     features: int  # (N_TREES, N_NODES) uint8: a node's slot
     cuts: int  # (N_TREES, N_NODES) float32: values above go to the right
     leaves: int  # (N_TREES, N_LEAVES) float32
-    edges: int  # (N_SLOTS, N_BINS) float32: between the bins, rising; infinite behind the last
-    values: int  # (WINDOW, N_SLOTS) float32: -inf where an event lacks the number
+    edges: int  # (N_SLOTS, N_BINS) float32: between the bins, rising; BEYOND behind the last
+    values: int  # (WINDOW, N_SLOTS) float32: MISSING where an event lacks the number
     bins: int  # (WINDOW, N_SLOTS) uint8
     places: int  # (N_TREES, WINDOW) uint8: the leaf that an event is in
     known: int  # (N_KNOWN, WINDOW) float32
@@ -63,11 +66,11 @@ def read_numbers(n_numbers, memory, scratch):  # type: ignore[no-untyped-def]
         return
     x, row, value = float32s(scratch.slot_value), int64s(scratch.number_row), float32s(scratch.number_value)
     for slot in range(N_SLOTS):
-        x[slot] = -np.inf
+        x[slot] = MISSING
     for j in range(n_numbers):
         slot = find_slot(row[j], j, memory.trees)
         if slot >= 0:
-            x[slot] = value[j]
+            x[slot] = clip(value[j], -LARGEST, LARGEST)
 
 
 @inlined

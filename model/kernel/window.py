@@ -6,8 +6,10 @@ import numpy as np
 
 from flexihash.model.compiled import inlined, part
 from flexihash.model.kernel.trees import (
+    BEYOND,
     LABEL,
     LABEL_WEIGHT,
+    MISSING,
     N_BINS,
     N_EDGED,
     N_SLOTS,
@@ -19,11 +21,12 @@ from flexihash.model.kernel.trees import (
     WINDOW,
     find_slot,
 )
-from flexihash.model.kernel.vectors import float32s, int64s, uint8s
+from flexihash.model.kernel.vectors import float32s, float64s, int64s, uint8s
 
 FIRST_EVENTS = 32  # are there when bins are found first; then at twice as many, and so on until the window is full
 EDGES_WINDOWS = 4  # windows from then on: what is sorted again costs time
 N_SORTED = 1024  # values that edges are found from
+MOST_WEIGHT = 1e6  # sums of squares stay within float32
 FEW_EVENTS = 512  # whose bins are all found at once; of more, a number an event, so that no event takes long
 
 
@@ -37,9 +40,9 @@ def take_slots(n_numbers, memory, scratch):  # type: ignore[no-untyped-def]
         if taken < N_SLOTS and find_slot(row[j], j, trees) < 0:
             slots[taken] = row[j]
             for b in range(N_BINS):
-                edges[N_BINS * taken + b] = np.inf
+                edges[N_BINS * taken + b] = BEYOND
             for at in range(WINDOW):
-                float32s(trees.values)[N_SLOTS * at + taken] = -np.inf
+                float32s(trees.values)[N_SLOTS * at + taken] = MISSING
             counters[TAKEN] = taken + 1
 
 
@@ -55,7 +58,7 @@ def find_bin(x, edges):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def remember(y, weight, memory, scratch):  # type: ignore[no-untyped-def]
+def remember(weight, memory, scratch):  # type: ignore[no-untyped-def]
     """Puts the event in the place of the oldest; returns how many events there are."""
     trees = memory.trees
     counters, x, leaf = int64s(trees.counters), float32s(scratch.slot_value), uint8s(scratch.leaf)
@@ -67,8 +70,8 @@ def remember(y, weight, memory, scratch):  # type: ignore[no-untyped-def]
         bins[N_SLOTS * at + slot] = find_bin(x[slot], trees.edges + 4 * N_BINS * slot)
     for k in range(N_TREES):
         places[k * WINDOW + at] = leaf[k]
-    known[LABEL * WINDOW + at] = y
-    known[LABEL_WEIGHT * WINDOW + at] = weight
+    known[LABEL * WINDOW + at] = float64s(scratch.near)[0]
+    known[LABEL_WEIGHT * WINDOW + at] = min(weight, MOST_WEIGHT)
     known[SCORE * WINDOW + at] = float32s(scratch.tree_score)[0]
     counters[SEEN] += 1
     return min(counters[SEEN], WINDOW)
@@ -124,13 +127,13 @@ def find_edges(n_events, slot, trees, scratch):  # type: ignore[no-untyped-def]
             i += 1
         if 0 < i < n_some:
             low, high = some[i - 1], some[i]
-            edge = low + (high - low) * np.float32(0.5) if low > -np.inf else low
+            edge = low + (high - low) * np.float32(0.5) if low > MISSING else low
             if not low <= edge < high:  # both are so large, or so near, that there is nothing between
                 edge = low
             if n == 0 or edge > edges[first + n - 1]:
                 edges[first + n] = edge
                 n += 1
     for i in range(n, N_BINS):
-        edges[first + i] = np.inf
+        edges[first + i] = BEYOND
     for at in range(n_events):
         bins[N_SLOTS * at + slot] = find_bin(values[N_SLOTS * at + slot], trees.edges + 4 * first)

@@ -241,7 +241,8 @@ def test_a_full_disk_costs_checkpoints_not_learning_and_saving_goes_on_by_itself
         (warning,) = get(service, "/readyz").json()["warnings"]
         assert warning == (
             f"the last checkpoint was not saved: cannot write {disk}: No space left on device "
-            "(errno 28, ENOSPC); free some space there or lower checkpoint_keep"
+            "(errno 28, ENOSPC); free some space there or lower checkpoint_keep, checkpoint_keep_hourly or"
+            " checkpoint_keep_daily"
         )
         assert "flexihash_checkpoint_failed 1.0" in get(service, "/metrics").text
         assert list_paths(disk) == saved
