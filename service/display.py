@@ -67,7 +67,7 @@ class Display:
         """Show the figures as they are at `now` (monotonic seconds)."""
         if self._measurement.metric("log_loss") is None:
             return
-        if now - self._forecast_at >= FORECAST_S:
+        if self._forecast is None or now - self._forecast_at >= FORECAST_S:
             self._forecast, self._forecast_at = self._measurement.forecast, now
         if self._live:
             self._bar.update(self._task, completed=self._measurement.n_events)

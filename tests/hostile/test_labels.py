@@ -60,9 +60,10 @@ class Learning:
         begin, end = self.at, self.at + len(labels)
         offsets = self.batch.offsets[begin : end + 1]
         piece = slice(offsets[0], offsets[-1])
-        batch = Batch(
-            self.batch.rows[piece], offsets - offsets[0], self.batch.values[piece], self.batch.is_number[piece]
+        rows, values, is_number, fields = (
+            array[piece] for array in (self.batch.rows, self.batch.values, self.batch.is_number, self.batch.fields)
         )
+        batch = Batch(rows, offsets - offsets[0], values, is_number, fields)
         self.at = end
         learned = self.model.learn(batch, labels, weights)
         assert learned.is_learned.all()

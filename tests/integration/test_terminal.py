@@ -17,7 +17,7 @@ from pathlib import Path
 WIDTH = 80
 SECONDS = 12
 COMMAND = [sys.executable, "-P", "-m", "flexihash"]
-DEMO = [*COMMAND, "demo", "--port", "0"]
+DEMO = [*COMMAND, "demo", "--port", "0", "--rate", "1000"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "TERM": "xterm"}
 CONTROL = re.compile(r"\x1b\[[?\d;]*[A-Za-z]")  # colours, and how the cursor moves
 
