@@ -5,6 +5,7 @@ Whoever makes one keeps the arrays alive for as long as it is in use.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -148,16 +149,7 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         step=take(np.float64, N_EXPERTS),
         shrink=take(np.float64, N_EXPERTS),
         cross=take(np.float64, N_MEMBERS),
-        slot_value=take(np.float32, N_SLOTS),
-        leaf=take(np.uint8, N_TREES),
-        tree_score=take(np.float32, 1),
-        order=take(np.int64, WINDOW),
-        spare=take(np.int64, WINDOW),
-        begins=take(np.int64, N_LEAVES + 1),
-        sums=take(np.float32, N_LEAVES, 2),
-        pull=take(np.float32, WINDOW),
-        bend=take(np.float32, WINDOW),
-        histograms=take(np.float32, N_LEAVES, HISTOGRAM),
+        **_take_for_trees(take),
         sees=sees.ctypes.data,
         weight_sees=weight_sees.ctypes.data,
         aging=aging.ctypes.data,
@@ -166,3 +158,18 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         gradient=take(np.float32, MAX_CONTEXT_DIM),
     )
     return scratch, kept
+
+
+def _take_for_trees(take: Callable[..., int]) -> dict[str, int]:
+    return {
+        "slot_value": take(np.float32, N_SLOTS),
+        "leaf": take(np.uint8, N_TREES),
+        "tree_score": take(np.float32, 1),
+        "order": take(np.int64, WINDOW),
+        "spare": take(np.int64, WINDOW),
+        "begins": take(np.int64, N_LEAVES + 1),
+        "sums": take(np.float32, N_LEAVES, 2),
+        "pull": take(np.float32, WINDOW),
+        "bend": take(np.float32, WINDOW),
+        "histograms": take(np.float32, N_LEAVES, HISTOGRAM),
+    }
