@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
 from flexihash.model.kernel import growth, slots, trees, window
@@ -190,3 +193,15 @@ def test_sorting_and_quantiles() -> None:
     assert window.FIRST_EVENTS <= 64
     assert edges[0][edges[0] < trees.BEYOND].tolist() == [1.5, 2.5]
     assert edges[1][edges[1] < trees.BEYOND].tolist() == [2.5]
+
+
+def test_a_checkpoint_brings_the_trees_back(tmp_path: Path) -> None:
+    x, y = draw(600)
+    model, other = make_model(), make_model()
+    model.learn(make_batch(x[:400]), y[:400])
+    store = CheckpointStore(tmp_path, 1)
+    store.save(model.tables.tensors, events=400, positions={}, configuration={}, metrics={})
+    assert store.load_newest({}, other.tables.tensors) is not None
+    assert of_trees(other)["counters"][trees.N_GROWN] > 0
+    expected = model.learn(make_batch(x[400:]), y[400:]).predictions
+    np.testing.assert_array_equal(other.learn(make_batch(x[400:]), y[400:]).predictions, expected)
