@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from flexihash.model.compiled import inlined
 from flexihash.model.kernel.activation import N_NUMBER_FIELDS
 from flexihash.model.kernel.aging import DRIFT_BIAS, FORGET_BIAS, age, age_quick, age_quick_bias
 from flexihash.model.kernel.experts import DIM, N_EXPERTS, QUICK_EXPERT
+from flexihash.model.kernel.growth import teach_trees
 from flexihash.model.kernel.losses import (
     add_label,
     differentiate,
@@ -18,9 +17,10 @@ from flexihash.model.kernel.losses import (
     limit_label,
     move_residual,
     standardize,
+    takes_trees,
     update_link,
 )
-from flexihash.model.kernel.mixture import update_mix
+from flexihash.model.kernel.mixture import find_pulls, update_mixtures
 from flexihash.model.kernel.rows import (
     BLOCK_BITS,
     EMBEDDING_BYTES,
@@ -61,7 +61,7 @@ def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scra
     state = float64s(memory.state)
     labels = add_label(loss, label, weight, state)
     y, offset = standardize(loss, label, labels)
-    g, h, is_short = find_steps(loss, mixed, y, offset, weight, labels, state, scratch)
+    is_short = find_steps(loss, mixed, y, offset, weight, labels, memory, scratch)
     if not is_short:
         return False
     update_numbers(n_numbers, memory, scratch)
@@ -70,28 +70,28 @@ def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scra
     update_link(loss, mixed, prediction, y, weight, state)
     update_biases(state, scratch)
     update_rows(n, memory, scratch)
-    update_mix(loss, g, h, state, scratch)
+    update_mixtures(loss, memory, scratch)
+    if takes_trees(loss):
+        teach_trees(loss, n_numbers, weight, memory, scratch)
     return True
 
 
 @inlined
-def find_steps(loss, mixed, y, offset, weight, labels, state, scratch):  # type: ignore[no-untyped-def]
+def find_steps(loss, mixed, y, offset, weight, labels, memory, scratch):  # type: ignore[no-untyped-def]
     """Each expert's step and shrinking, g f and h f, what residuals and reaches become; writes to `scratch` only.
 
     Returns:
-        The loss's gradient and curvature at the mixture's score, and whether no step is too long or not finite.
+        Whether no step is too long or not finite.
     """
+    state = float64s(memory.state)
     moderated, spread, largest = float64s(scratch.moderated), float64s(scratch.spread), float32s(scratch.largest)
     step, shrink = float64s(scratch.step), float64s(scratch.shrink)
     residuals, reaches = float64s(scratch.residual), float64s(scratch.reach)
     residual = state[RESIDUAL + N_EXPERTS]
     expected, reach = expect(loss, mixed, offset), state[REACH + N_EXPERTS]
     near, reaches[N_EXPERTS] = limit_label(loss, expected, y, residual, 0.0, labels, weight, reach)
-    g, h = differentiate(loss, mixed, near, residual, offset)
-    g *= weight
-    h *= weight
     residuals[N_EXPERTS] = move_residual(loss, residual, expected, near, 0.0, weight)
-    is_short = math.isfinite(g) and math.isfinite(h)
+    is_short = find_pulls(loss, near, residual, offset, weight, memory, scratch)
     for e in range(N_EXPERTS):
         z = moderated[e]
         s = spread[e]
@@ -108,7 +108,7 @@ def find_steps(loss, mixed, y, offset, weight, labels, state, scratch):  # type:
         is_short = is_short and abs(step[e]) < STEP_LIMIT and s < STEP_LIMIT * STEP_LIMIT
     for k in range(DIM):
         is_short = is_short and largest[k] < STEP_LIMIT * STEP_LIMIT
-    return g, h, is_short
+    return is_short
 
 
 @inlined
