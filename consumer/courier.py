@@ -14,12 +14,14 @@ from kafka.serializer import Serializer
 from flexihash.consumer.consumer_errors import ConsumerError, Describe
 from flexihash.consumer.kafka.client import close_producer
 from flexihash.consumer.kafka.topic import Topic
-from flexihash.consumer.letters import Letter, write_headers
+from flexihash.consumer.letters import MAX_LETTER_BYTES, Letter, shorten, write_headers
 
 log = logging.getLogger(__name__)
 
-MAX_LETTER_BYTES = 100 * 1024 * 1024  # what a broker takes in one request at most: its own limits decide, not ours
-TOPIC_MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # of a topic made here: what is too large to learn from must fit
+MAX_REQUEST_BYTES = 100 * 1024 * 1024  # what a broker takes in one at most: its own limits decide, not ours
+TOPIC_MAX_MESSAGE_BYTES = (
+    MAX_LETTER_BYTES + 1024 * 1024
+)  # of a topic made here: every letter fits, hard to compress or not
 REST_S = 10.0  # between two attempts at a broker that did not take letters, each of which may hold up learning
 CLOSE_S = 0.2  # for what is on its way when a connection is given up
 DELIVERY_TIMEOUT_MS = 15_000  # after which the client gives a letter up; more than the timeout of one request
@@ -46,7 +48,8 @@ class Parcel:
 
 
 def pack(letter: Letter) -> Parcel:
-    """A letter that is to be sent."""
+    """A letter that is to be sent, shortened where it is too large."""
+    letter = shorten(letter)
     return Parcel(letter, letter.timestamp if letter.timestamp >= 0 else None)
 
 
@@ -164,7 +167,7 @@ class Courier:
             max_in_flight_requests_per_connection=1,  # keeps the order all the same
             linger_ms=5,
             compression_type="lz4",  # records that fitted only because their producer had compressed them fit again
-            max_request_size=MAX_LETTER_BYTES,
+            max_request_size=MAX_REQUEST_BYTES,
             max_block_ms=5_000,
             delivery_timeout_ms=DELIVERY_TIMEOUT_MS,
             value_serializer=NullableBytes(),

@@ -37,7 +37,8 @@ class DeadLetters(Letters):
     A letter has the record's key, value, headers and timestamp, byte for byte, and the headers
     ``__flexihash.errors.`` + ``id``, ``topic``, ``partition``, ``offset``, ``timestamp`` (ms), ``stage``, ``reason``
     and ``message``, as UTF-8 text. kafka-python cannot write a header with a null value: it is written empty, and
-    ``__flexihash.errors.null_headers`` lists the places of such headers (``0,2``).
+    ``__flexihash.errors.null_headers`` lists the places of such headers (``0,2``). One that is larger than
+    MAX_LETTER_BYTES is shortened, and ``__flexihash.errors.cut`` says what of it.
 
     Args:
         spill_folder: where letters are kept that the broker does not take, in a folder named like their topic; None
@@ -82,10 +83,9 @@ class DeadLetters(Letters):
             message: for people.
         """
         self._n_written += 1
-        letter = make_letter(record, stage, reason, message, f"{self._learner}/{self._n_written}")
-        parcel = pack(letter)
+        parcel = pack(make_letter(record, stage, reason, message, f"{self._learner}/{self._n_written}"))
         self._waiting.append(parcel)
-        self._waiting_bytes += letter.size_bytes
+        self._waiting_bytes += parcel.letter.size_bytes
         self._forget_acknowledged()
         if self._courier.is_taking and self._courier.connect():
             self._courier.post(parcel)

@@ -31,8 +31,10 @@ class Record(NamedTuple):
         """64 bits, not all 0, that tell this record from another one at its offset: by time, key and value."""
         key, value = self.key or b"", self.value or b""
         head = b"%d %d %d " % (self.offset, self.timestamp_ms, len(key))
-        hashed = blake2b(head + key + value, digest_size=8).digest()
-        return int.from_bytes(hashed, "little", signed=True) or 1
+        hasher = blake2b(head, digest_size=8)
+        hasher.update(key)  # not joined to the value: either may be large
+        hasher.update(value)
+        return int.from_bytes(hasher.digest(), "little", signed=True) or 1
 
 
 class Identity(NamedTuple):

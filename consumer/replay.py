@@ -7,8 +7,9 @@ same partition were replayed, as JSON. It is written in one transaction with the
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from threading import Event as StopSignal
 from typing import Any
@@ -17,7 +18,7 @@ import msgspec
 from kafka.errors import InvalidProducerEpochError, KafkaError, ProducerFencedError
 
 from flexihash.consumer.consumer_errors import PublishError, PublishRefused
-from flexihash.consumer.courier import MAX_LETTER_BYTES, NULL, NullableBytes
+from flexihash.consumer.courier import MAX_REQUEST_BYTES, NULL, NullableBytes
 from flexihash.consumer.kafka.client import close_producer
 from flexihash.consumer.kafka.failures import translate
 from flexihash.consumer.kafka.source import read_topic
@@ -50,9 +51,10 @@ class LetterBox:
         self.samples: dict[str, list[Letter]] = defaultdict(list)
         self.n_foreign = 0
         self._n_samples = n_samples
-        self._offsets: dict[tuple[str, int], list[int]] = defaultdict(list)
+        self._offsets: dict[tuple[str, int], array[int]] = defaultdict(_make_offsets)
         self._replayed: dict[tuple[str, int], int] = {}
-        self._left_out: dict[tuple[str, int], list[int]] = defaultdict(list)
+        self._left_out: dict[tuple[str, int], array[int]] = defaultdict(_make_offsets)
+        self._cut: Counter[str] = Counter()
         self._is_due = is_due
 
     def add(self, record: Record) -> None:
@@ -66,15 +68,22 @@ class LetterBox:
         if letter is None or letter.topic != self.topic:
             self.n_foreign += 1
             return
-        offsets = self._offsets if self._is_due(letter) else self._left_out
-        offsets[letter.reason, record.partition].append(record.offset)
+        if letter.cut:
+            self._cut[letter.reason] += 1
+        else:
+            offsets = self._offsets if self._is_due(letter) else self._left_out
+            offsets[letter.reason, record.partition].append(record.offset)
         samples = self.samples[letter.reason]
         samples.append(letter)
         del samples[: max(0, len(samples) - self._n_samples)]
 
     def count(self, reason: str | None = None) -> int:
         """Letters of one reason, or all of them."""
-        return sum(len(offsets) for _, offsets in self._select(reason))
+        return sum(len(offsets) for _, offsets in self._select(reason)) + self.count_cut(reason)
+
+    def count_cut(self, reason: str | None = None) -> int:
+        """Those of them that have the head of their record only, and cannot be published again."""
+        return sum(n for one, n in self._cut.items() if reason in (None, one))
 
     def count_replayed(self, reason: str | None = None) -> int:
         """Those of them that were published again."""
@@ -91,15 +100,21 @@ class LetterBox:
     def is_wanted(self, letter: Letter, record: Record) -> bool:
         """Whether a letter, which is that of a record of the topic, is to be published again, and was not."""
         is_replayed = record.offset < self._replayed.get((letter.reason, record.partition), 0)
-        return not is_replayed and self._is_due(letter)
+        return not is_replayed and not letter.cut and self._is_due(letter)
 
     @property
     def reasons(self) -> list[str]:
         """All reasons, the most frequent first."""
-        return sorted({reason for reason, _ in self._offsets}, key=lambda reason: (-self.count(reason), reason))
+        return sorted(
+            {*self._cut, *(reason for reason, _ in self._offsets)}, key=lambda reason: (-self.count(reason), reason)
+        )
 
-    def _select(self, reason: str | None) -> Iterator[tuple[tuple[str, int], list[int]]]:
+    def _select(self, reason: str | None) -> Iterator[tuple[tuple[str, int], array[int]]]:
         return ((at, offsets) for at, offsets in self._offsets.items() if reason in (None, at[0]))
+
+
+def _make_offsets() -> array[int]:
+    return array("q")  # 8 bytes each: there may be millions
 
 
 def read_box(topic: Topic, n_samples: int = 0, is_due: IsDue = lambda letter: True) -> LetterBox:
@@ -121,7 +136,7 @@ def replay(
     on_progress: Callable[[int, int], None] = lambda done, total: None,
     stop: StopSignal | None = None,
     is_due: IsDue = lambda letter: True,
-    on_left_out: Callable[[int], None] = lambda n_letters: None,
+    on_left_out: Callable[[int, int], None] = lambda n_not_due, n_cut: None,
 ) -> int:
     """Publish the records of dead letters to `topic` again, each once, whatever happens meanwhile.
 
@@ -132,7 +147,7 @@ def replay(
         on_progress: is told how many letters are done, of how many.
         stop: ends it early, between two batches.
         is_due: whether a letter is to be published; others are left out.
-        on_left_out: is told how many are.
+        on_left_out: is told how many are, and how many for having only the head of their record.
 
     Returns:
         How many were published.
@@ -146,7 +161,7 @@ def replay(
     producer = _open_producer(topic)  # before the first look: from here on nobody else can replay
     try:
         box = read_box(topic, is_due=is_due)
-        on_left_out(box.count_left_out(reason))
+        on_left_out(box.count_left_out(reason), box.count_cut(reason))
         return _replay(producer, topic, box, reason, on_progress, stop or StopSignal())
     except KafkaError as error:
         raise translate(error, topic.connection) from error
@@ -162,7 +177,7 @@ def _replay(
     on_progress: Callable[[int, int], None],
     stop: StopSignal,
 ) -> int:
-    total = box.count(reason) - box.count_replayed(reason)
+    total = box.count(reason) - box.count_cut(reason) - box.count_replayed(reason)
     n_done = 0
     on_progress(n_done, total)
     for batch in _batches(_find(topic, box, reason)):
@@ -179,7 +194,7 @@ def _open_producer(topic: Topic) -> Any:
         transactional_id=f"flexihash.replay.{topic}",
         transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
         compression_type="lz4",
-        max_request_size=MAX_LETTER_BYTES,
+        max_request_size=MAX_REQUEST_BYTES,
         max_block_ms=10_000,
         value_serializer=NullableBytes(),
     )

@@ -5,6 +5,7 @@ What shaped this, all of it read in kafka-python 3.0.12 or seen by experiment:
 - `allow_auto_create_topics=False` is not passed on to where it counts, so that a consumer's or producer's refresh of
   its metadata brings a deleted topic back; `open_client` sets it there.
 - A client that fails to connect in its constructor leaves its thread and sockets behind; `open_client` closes them.
+- A poll hands out up to so many records, however large: `open_consumer` ends it after POLL_BYTES as well.
 - What a broker says last, before it hangs up, is thrown away where both are there at once: such as why a login failed.
 """
 
@@ -12,9 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer
+from kafka.consumer.fetcher import Fetcher
 from kafka.errors import KafkaTimeoutError
 
 from flexihash.consumer.kafka.connection import KafkaConnection
@@ -22,6 +25,9 @@ from flexihash.consumer.kafka.failures import find_tls_failure, translate
 
 log = logging.getLogger(__name__)
 
+POLL_BYTES = (
+    8 * 1024 * 1024
+)  # handed out by a poll: 256 events of 32 KiB; a compressed batch may have many of megabytes
 MAX_FETCH_BYTES = 4 * 1024 * 1024  # of one partition in one answer; 1 MiB leaves the parser waiting between answers
 
 
@@ -51,7 +57,7 @@ def open_consumer(connection: KafkaConnection, max_fetch_bytes: int = MAX_FETCH_
     Args:
         max_fetch_bytes: of one partition in one answer, which holds one batch at least.
     """
-    return open_client(
+    consumer = open_client(
         KafkaConsumer,
         connection,
         enable_auto_commit=False,
@@ -60,6 +66,8 @@ def open_consumer(connection: KafkaConnection, max_fetch_bytes: int = MAX_FETCH_
         max_partition_fetch_bytes=max_fetch_bytes,
         metrics_enabled=False,
     )
+    consumer._fetcher.__class__ = _BoundedFetcher
+    return consumer
 
 
 def close_client(client: Any) -> None:
@@ -111,6 +119,39 @@ class Admin:
         client, self._client = self._client, None
         if client is not None:
             close_client(client)
+
+
+class _BoundedFetcher(Fetcher):  # type: ignore[misc]
+    """A fetcher that hands out no further record after POLL_BYTES of them."""
+
+    class PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+        """The records of one partition in one answer of a broker."""
+
+        def take(self, n: int | None = None) -> list[Any]:
+            """The next records; an error after some of them comes at the next call."""
+            self._maybe_raise_next_inline_exception()
+            records = []
+            end = self.bytes_read + POLL_BYTES
+            try:
+                for record in islice(self.record_iterator, n):
+                    records.append(record)
+                    if self.bytes_read >= end:
+                        break
+            except Exception as error:
+                if not records:
+                    raise
+                self._next_inline_exception = error
+            return records
+
+    def fetched_records(self, max_records: int | None = None, update_offsets: bool = True) -> Any:
+        self._n_bytes = 0
+        return super().fetched_records(max_records, update_offsets)
+
+    def _append(self, drained: Any, part: Any, max_records: int, update_offsets: bool) -> int:
+        before = part.bytes_read
+        n_records: int = super()._append(drained, part, max_records, update_offsets)
+        self._n_bytes += part.bytes_read - before
+        return max_records if self._n_bytes >= POLL_BYTES else n_records
 
 
 class _Attempts:

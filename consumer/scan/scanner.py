@@ -50,14 +50,18 @@ class Addresses(NamedTuple):
 
 
 def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
-    """Scans N messages; a missing one is LEFT. `names` is what `pack_names` gives."""
+    """Scans N messages; a missing one is LEFT, and one beyond the limit, which takes no memory for it.
+
+    Args:
+        names: what `pack_names` gives.
+    """
     book.make_room()
     scanned = _scan_once(messages, names, book, limits)
     return _scan_once(messages, names, book, limits) if book.decide() else scanned
 
 
 def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
-    present = [message or b"" for message in messages]
+    present = [message if message and len(message) <= limits.max_event_bytes else b"" for message in messages]
     starts = np.zeros(len(present) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1, out=starts[1:])
     buffer = np.frombuffer(b"\0".join([*present, PADDING]), np.uint8)

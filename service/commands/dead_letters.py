@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from flexihash.consumer.kafka.topic import Topic
-    from flexihash.consumer.letters import Letter
+    from flexihash.consumer.letters import Cut, Letter
     from flexihash.consumer.replay import LetterBox
     from flexihash.service.settings import Settings
 
@@ -92,11 +92,15 @@ class Letters(Outcome):
 
 @dataclass(frozen=True)
 class Replayed(Outcome):
-    """How many events were published to `topic` again, and how many not: the model has read them since, or will."""
+    """How many events were published to `topic` again, and how many not.
+
+    Those `left_out` the model has read since, or will. Of those `cut` the letters have the head only.
+    """
 
     topic: str
     replayed: int
     left_out: int
+    cut: int
     checkpoint: str
 
     def show(self, console: Console) -> None:
@@ -104,6 +108,11 @@ class Replayed(Outcome):
         say(console, f"{self.replayed:,} events published to {self.topic} again")
         if self.left_out:
             say(console, f"{self.left_out:,} left out: the model of {self.checkpoint} has read them since, or will")
+        if self.cut:
+            say(
+                console,
+                f"{self.cut:,} left out: too large for a letter, which has their head only; publish them yourself",
+            )
 
 
 @takes("topic", "dead_letter_topic", "bootstrap_servers", "checkpoint_dir")
@@ -144,10 +153,15 @@ def _replay(settings: Settings, reason: str | None, as_json: bool) -> None:
     from flexihash.service.commands.progress import event_progress
 
     checkpoint, is_due = _judge_by_newest(settings)
-    left_out: list[int] = []
+    left_out = cut = 0
+
+    def note(n_not_due: int, n_cut: int) -> None:
+        nonlocal left_out, cut
+        left_out, cut = n_not_due, n_cut
+
     with stop_signals() as stop, event_progress("replay", None) as on_progress:
-        n_published = replay(settings.kafka_topic, reason, on_progress, stop, is_due, left_out.append)
-    show(Replayed(settings.topic, n_published, sum(left_out), checkpoint), as_json)
+        n_published = replay(settings.kafka_topic, reason, on_progress, stop, is_due, note)
+    show(Replayed(settings.topic, n_published, left_out, cut, checkpoint), as_json)
     if stop.is_set():
         fail("interrupted; a further --replay goes on where this one stopped", EXIT_INTERRUPTED)
 
@@ -227,8 +241,12 @@ def _describe_sample(letter: Letter) -> Sample:
         stage=letter.stage,
         message=make_printable(letter.message.encode()),
         value=None if letter.value is None else make_printable(letter.value[:SHOWN_BYTES]),
-        value_bytes=None if letter.value is None else len(letter.value),
+        value_bytes=None if letter.value is None else _count_bytes(letter.value, letter.cut.get("value")),
     )
+
+
+def _count_bytes(value: bytes, cut: Cut | None) -> int:
+    return len(value) if cut is None else cut.bytes
 
 
 def make_printable(content: bytes) -> str:

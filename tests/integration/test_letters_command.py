@@ -124,7 +124,7 @@ def test_a_replay_comes_once_and_byte_for_byte(broker: KafkaConnection, topic: s
     code, out, err = run(broker, topic, tmp_path, "--replay", "--reason", "not_json", "--json")
     checkpoint = str(tmp_path / f"{0:015d}-000001")
     assert code == 0, err
-    assert out == json.dumps({"topic": topic, "replayed": 3, "left_out": 0, "checkpoint": checkpoint}) + "\n"
+    assert out == json.dumps({"topic": topic, "replayed": 3, "left_out": 0, "cut": 0, "checkpoint": checkpoint}) + "\n"
     found = list(read_topic(Topic(broker, topic)))
     assert [record.value for record in found] == [b"\x00\xff", None, b""]
     assert {record.key for record in found} == {b"\xffkey"}

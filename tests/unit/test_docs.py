@@ -14,7 +14,15 @@ import pytest
 
 from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.decoding import EventDecoder
-from flexihash.consumer.letters import HEADER_PREFIX, NULL_HEADERS, TOPIC_SUFFIX, make_letter, write_headers
+from flexihash.consumer.letters import (
+    HEADER_PREFIX,
+    MAX_LETTER_BYTES,
+    NULL_HEADERS,
+    TOPIC_SUFFIX,
+    make_letter,
+    shorten,
+    write_headers,
+)
 from flexihash.consumer.records import Record
 from flexihash.consumer.status import State
 from flexihash.consumer.wire import EventFormat
@@ -162,7 +170,9 @@ def reasons() -> Iterator[str]:
 
 def test_the_page_has_every_header_of_a_dead_letter() -> None:
     record = Record("events", 0, 7, 1, None, b"", (("trace", None),))
-    written = {name for name, _ in write_headers(make_letter(record, "decode", "not_json", "not JSON"))}
+    huge = record._replace(value=bytes(MAX_LETTER_BYTES))
+    letters = (shorten(make_letter(one, "decode", "not_json", "not JSON")) for one in (record, huge))
+    written = {name for letter in letters for name, _ in write_headers(letter)}
     listed = {code for row in table("events.md", "header", "meaning") for code in codes(row[0])}
     assert listed == {name for name in written if name.startswith(HEADER_PREFIX)}
     assert NULL_HEADERS in listed

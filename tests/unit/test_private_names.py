@@ -10,6 +10,7 @@ import numba
 import pytest
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.cluster import ClusterMetadata
+from kafka.consumer.fetcher import Fetcher
 from kafka.net.connection import KafkaConnection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
@@ -62,17 +63,18 @@ def test_llvmlite() -> None:
 
 def test_uvicorn() -> None:
     overridden = (
-        "connection_made", "connection_lost", "data_received", "on_headers_complete", "on_response_complete",
-        "timeout_keep_alive_handler", "pause_writing", "resume_writing", "send_400_response",
+        "connection_made", "connection_lost", "data_received", "on_message_begin", "on_header", "on_headers_complete",
+        "on_body", "on_message_complete", "_start_asgi_task", "on_response_complete", "timeout_keep_alive_handler",
+        "pause_writing", "resume_writing",
     )  # fmt: skip
-    for name in (*overridden, "_unset_keepalive_if_required"):
+    for name in (*overridden, "_unset_keepalive_if_required", "_unsupported_upgrade_warning"):
         assert hasattr(HttpToolsProtocol, name), f"service.connections.BoundedProtocol relies on {name}"
     source = inspect.getsource(HttpToolsProtocol.__init__)
-    for name in ("connections", "cycle", "flow", "loop", "transport"):
+    for name in ("client", "cycle", "flow", "headers", "loop", "parser", "pipeline", "transport"):
         assert f"self.{name}" in source, f"service.connections.BoundedProtocol reads {name}"
     assert hasattr(FlowControl, "pause_reading"), "service.connections ends a body that nobody reads by it"
     source = inspect.getsource(RequestResponseCycle.__init__)
-    for name in ("more_body", "response_complete"):
+    for name in ("disconnected", "keep_alive", "message_event", "more_body", "response_complete", "response_started"):
         assert f"self.{name}" in source, f"service.connections.BoundedProtocol reads {name} of a request"
 
 
@@ -86,6 +88,14 @@ def test_kafka_python() -> None:
         assert hasattr(KafkaConnection, name), f"consumer.kafka learns by {name} why connecting failed"
     for transport in (KafkaTCPTransport, KafkaSSLTransport):
         assert hasattr(transport, "_sock_recv"), "consumer.kafka hands on what came before the end"
+    assert "self._fetcher = Fetcher(" in inspect.getsource(KafkaConsumer.__init__), "consumer.kafka bounds its polls"
+    source = inspect.getsource(Fetcher)
+    for name in ("self.PartitionRecords(", "def fetched_records(self, max_records=None, update_offsets=True)",
+                 "records_remaining -= self._append(drained,", "part.take(max_records)"):  # fmt: skip
+        assert name in source, "consumer.kafka bounds its polls by it"
+    source = inspect.getsource(Fetcher.PartitionRecords)
+    for name in ("bytes_read", "record_iterator", "_next_inline_exception", "def _maybe_raise_next_inline_exception"):
+        assert name in source, "consumer.kafka takes records by it"
     source = inspect.getsource(KafkaProducer.__init__)
     assert "self._sender = Sender(" in source, "consumer.kafka.close_producer closes it by force"
     assert hasattr(Sender, "force_close"), "consumer.kafka.close_producer closes it by force"

@@ -7,12 +7,23 @@ import json
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from flexihash.consumer.consumer_errors import SpillUnreadable
-from flexihash.consumer.letters import Letter, make_letter, read_letter, write_headers
+from flexihash.consumer.letters import (
+    HEAD_BYTES,
+    MAX_LETTER_BYTES,
+    Cut,
+    Letter,
+    make_letter,
+    read_letter,
+    shorten,
+    write_headers,
+)
 from flexihash.consumer.records import Record
 from flexihash.consumer.spill import SEGMENT_BYTES, Spill, read_spill
 
@@ -182,6 +193,17 @@ def test_headers_of_a_letter_are_read_back() -> None:
     found = read_letter(Record("events.dlq", 0, 1, 1, None, None, tuple(write_headers(twice))))
     assert found is not None
     assert (found.offset, found.reason, found.headers) == (9, "empty", list(record.headers))
+
+
+def test_a_letter_that_is_too_large_is_its_head_and_digest() -> None:
+    whole = msgspec.structs.replace(letter(7), value=bytes(MAX_LETTER_BYTES - letter(7, b"").size_bytes))
+    assert shorten(whole) == whole
+    value = b"x" * MAX_LETTER_BYTES
+    short = shorten(msgspec.structs.replace(whole, value=value))
+    cut = {"value": Cut(len(value), sha256(value).hexdigest())}
+    assert short == msgspec.structs.replace(whole, value=value[:HEAD_BYTES], cut=cut)  # key and headers as they were
+    record = Record("events.dlq", 0, 0, 1, short.key, short.value, tuple(write_headers(short)))
+    assert read_letter(record) == short
 
 
 @pytest.mark.parametrize("headers", [(), (("trace", b"1"),), tuple(write_headers(letter(7)))[:-2]])
