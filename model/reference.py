@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
 from flexihash.model.kernel import activation, aging, experts, losses, rows, slots
+from flexihash.model.kernel.steps import ROOMY
 from flexihash.model.reference_losses import ReferenceLosses
 from flexihash.model.reference_mixture import Numbers, ReferenceMixture
 from flexihash.model.tables import Tables
@@ -128,15 +129,17 @@ class ReferenceModel(nn.Module):
         self.losses.move_residual(experts.N_EXPERTS, mixed, nearest, weight, 0.0)
         if binary:
             self.losses.calibrate(mixed, y, weight)
+        n = len(activations.rows)
+        crowd = 1 + n / self.config.n_rows if n * ROOMY > self.config.n_rows else 1
         steps, shrinks = [], []
         for e in range(experts.N_EXPERTS):
             near = self.losses.limit_label(e, float(moderated[e]), y, weight, float(spread[e]))
             ge, he = self.losses.differentiate(float(moderated[e]), near, float(residuals[e]))
             self.losses.move_residual(e, float(moderated[e]), near, weight, he * float(spread[e]))
             ge, he = ge * weight, he * weight
-            f = 1 / (1 + he * float(spread[e]))
+            f = 1 / (1 + he * float(spread[e]) * crowd)
             if self.config.task is Task.COUNTS:
-                bound = losses.COUNT_MOVE_LIMIT / (f * float(spread[e]))
+                bound = losses.COUNT_MOVE_LIMIT / (f * float(spread[e]) * crowd)
                 ge = min(max(ge, -bound), bound)
             steps.append(ge * f)
             shrinks.append(he * f)

@@ -52,6 +52,7 @@ from flexihash.model.kernel.slots import (
 )
 from flexihash.model.kernel.vectors import float32s, float64s, int64s, load8, load16, load_float, splat8, store
 
+ROOMY = 16  # in a table of more than so many rows an activation, hardly two of an event share a row
 STEP_LIMIT = 1e15  # a step beyond could leave float32; such an event is rejected, nothing of it is written
 
 
@@ -61,7 +62,8 @@ def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scra
     state = float64s(memory.state)
     labels = add_label(loss, label, weight, state)
     y, offset = standardize(loss, label, labels)
-    is_short = find_steps(loss, mixed, y, offset, weight, labels, memory, scratch)
+    crowd = crowding(n, memory.n_rows)
+    is_short = find_steps(loss, mixed, y, offset, weight, labels, crowd, memory, scratch)
     if not is_short:
         return False
     update_numbers(n_numbers, memory, scratch)
@@ -77,7 +79,16 @@ def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scra
 
 
 @inlined
-def find_steps(loss, mixed, y, offset, weight, labels, memory, scratch):  # type: ignore[no-untyped-def]
+def crowding(n, n_rows):  # type: ignore[no-untyped-def]
+    """By how much a score moves farther than its variance says where `n` activations fall on so few rows.
+
+    A row that is active m times in an event moves m times, and each move moves the score m times.
+    """
+    return 1.0 + n / n_rows if n * ROOMY > n_rows else 1.0
+
+
+@inlined
+def find_steps(loss, mixed, y, offset, weight, labels, crowd, memory, scratch):  # type: ignore[no-untyped-def]
     """Each expert's step and shrinking, g f and h f, what residuals and reaches become; writes to `scratch` only.
 
     Returns:
@@ -102,8 +113,8 @@ def find_steps(loss, mixed, y, offset, weight, labels, memory, scratch):  # type
         residuals[e] = move_residual(loss, residual, expected, near, s * he, weight)
         ge *= weight
         he *= weight
-        gain = 1.0 / (1.0 + he * s)
-        step[e] = limit_gradient(loss, ge, gain, s) * gain
+        gain = 1.0 / (1.0 + he * s * crowd)
+        step[e] = limit_gradient(loss, ge, gain, s * crowd) * gain
         shrink[e] = he * gain
         is_short = is_short and abs(step[e]) < STEP_LIMIT and s < STEP_LIMIT * STEP_LIMIT
     for k in range(DIM):
