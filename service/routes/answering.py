@@ -20,7 +20,7 @@ router = make_router("answers")
 
 @router.post(
     "/embeddings",
-    responses=describe_answers(Embeddings, 400, 401, 408, 413, 415, 422, 503),
+    responses=describe_answers(Embeddings, 400, 401, 408, 409, 413, 415, 422, 503),
     openapi_extra={"requestBody": EMBED_BODY},
 )
 async def embed(request: Request) -> Response:

@@ -23,7 +23,7 @@ router = make_router("answers")
 
 @router.post(
     "/similarities",
-    responses=describe_answers(Similarities, 400, 401, 408, 413, 415, 422, 503),
+    responses=describe_answers(Similarities, 400, 401, 408, 409, 413, 415, 422, 503),
     openapi_extra={"requestBody": COMPARISON_BODY},
 )
 async def compare(request: Request) -> Response:

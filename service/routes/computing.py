@@ -51,7 +51,7 @@ async def compute_chunks(
         name: of the list that they are in the request.
 
     Raises:
-        Problem: 422, an instance cannot be used, or what is asked of it is not to be had; 503, there is no model.
+        Problem: 409, the model does not give what is asked; 422, an instance cannot be used; 503, there is no model.
     """
     model = require_model(parts)
     answers: list[Item] = []
@@ -62,7 +62,7 @@ async def compute_chunks(
         try:
             some, version = await compute(model, batch)
         except ConfigurationError as error:
-            raise Problem(422, advise(error), reason="choice") from error
+            raise Problem(409, advise(error), reason="choice") from error
         answers += some
     return answers, version
 

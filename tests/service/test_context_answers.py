@@ -96,7 +96,7 @@ def test_the_task_s_factors_are_to_be_had_as_before(api: Any, travels: Any) -> N
     ],
 )
 def test_a_choice_that_cannot_be_had_is_refused(api: Any, choice: Any, reason: str, said: str) -> None:
-    problem = ask(api, status=422, **choice)
+    problem = ask(api, status=409 if reason == "choice" else 422, **choice)
     assert problem["reason"] == reason
     assert said in problem["detail"]
 
@@ -111,7 +111,7 @@ def test_where_they_are_turned_off_the_answer_says_what_to_set(
     learner.learn({"city": "paris"}, 1)
     assert ask(api, {"city": "paris"}) == ask(api, {"city": "paris"}, kind="task")
     for instances in ([{"city": "paris"}], []):
-        problem = ask(api, *instances, kind="context", status=422)
+        problem = ask(api, *instances, kind="context", status=409)
         assert problem["reason"] == "choice"
         assert "FLEXIHASH_EMBEDDINGS=true" in problem["detail"]
     assert api.get("/v1/model").json()["embedding_occupancy"] is None
