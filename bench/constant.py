@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request, Response
 
 from bench.load import HOST, PATH
 from flexihash.service.api import create_server
+from flexihash.service.doors import Doors
 
 ANSWER = b'{"predictions":[0.25],"version":{"events":1,"seconds_behind":0.0}}'
 
@@ -27,7 +28,7 @@ async def answer(request: Request) -> Response:
 
 def main() -> None:
     listening = socket.create_server((HOST, int(sys.argv[1])), backlog=2048)
-    create_server(app).run(sockets=[listening])
+    create_server(app, Doors()).run(sockets=[listening])
 
 
 if __name__ == "__main__":

@@ -35,14 +35,14 @@ from flexihash.model.tasks import Task
 # predicted before it is learned from. These are the figures that the learner's design was accepted with.
 TARGETS = {
     "flights": 0.4200,
-    "phishing": 0.2371,
-    "bananas": 0.2660,
-    "agrawal": 0.0934,
+    "phishing": 0.2248,
+    "bananas": 0.2517,
+    "agrawal": 0.0253,
     "hyperplane": 0.2364,
     "trump-approval": 0.305,
     "chick-weights": 11.6,
-    "friedman": 0.916,
-    "friedman-drift": 1.063,
+    "friedman": 0.906,
+    "friedman-drift": 1.057,
 }
 AUC_TARGETS = {"flights": 0.807}
 BINARY_TOLERANCE = 0.002  # absolute: what another seed may move

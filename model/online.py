@@ -17,11 +17,12 @@ from flexihash.model.kernel import losses, stream
 from flexihash.model.kernel.addresses import Events, Memory, Scratch, make_scratch
 from flexihash.model.kernel.experts import DIM
 from flexihash.model.kernel.slots import EVENTS
+from flexihash.model.kernel.trees import Trees
 from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import ConfigurationError
-from flexihash.model.tables import METRICS_PREFIX, Tables
+from flexihash.model.tables import METRICS_PREFIX, TREES_PREFIX, Tables
 
-CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.4 ms, which is the longest that a reader waits
+CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.6 ms, and 2 more where a tree is grown
 BATCH_DTYPES = ("int64", "int64", "float64", "bool", "int64")  # of Batch's fields
 
 
@@ -67,6 +68,7 @@ class OnlineModel:
             numbers=tensors["numbers"].data_ptr(),
             state=tensors["state"].data_ptr(),
             blocks=tables.blocks.ctypes.data,
+            trees=Trees(*(tensors[TREES_PREFIX + name].data_ptr() for name in Trees._fields)),
         )
         self._contexts = contexts.address(tensors, tables.config, tables.context_blocks.ctypes.data)
         self._touched = tensors["touched"].numpy()

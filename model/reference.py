@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
-from flexihash.model.kernel import activation, aging, experts, losses, mixture, rows, slots
+from flexihash.model.kernel import activation, aging, experts, losses, rows, slots
+from flexihash.model.kernel.steps import ROOMY
 from flexihash.model.reference_losses import ReferenceLosses
+from flexihash.model.reference_mixture import Numbers, ReferenceMixture
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
 
@@ -51,6 +53,7 @@ class ReferenceModel(nn.Module):
         self.touched = tables.tensors["touched"].clone()
         self.state = tables.tensors["state"].clone()
         self.losses = ReferenceLosses(tables.config, self.state)
+        self.mixture = ReferenceMixture(tables, self.state, self.losses)
 
     def activate(self, batch: Batch, event: int) -> Activations:
         """The rows and values that one event of the batch activates."""
@@ -114,35 +117,35 @@ class ReferenceModel(nn.Module):
         spread = self._spread(slopes, variances, activations, rows)
         binary = self.config.task is Task.BINARY
         moderated = z / (1 + math.pi / 8 * spread).sqrt() if binary else z
-        mixing = self.state[slots.MIX : slots.MIX_COVARIANCE]
-        mixed = float(mixing @ moderated)
-        if self.config.task in (Task.BINARY, Task.COUNTS):
-            mixed = min(max(mixed, -losses.SCORE_LIMIT), losses.SCORE_LIMIT)
+        numbers = _numbers_of(batch, event)
+        mixed = self.mixture.mix(moderated, numbers)
         prediction = self.losses.link(mixed)
         for row, moved in activations.numbers:
             self.numbers[row] = torch.tensor(moved, dtype=torch.float64)
         y = self.losses.standardize(label, weight)
         residuals = self.state[slots.RESIDUAL : slots.REACH]
-        near = self.losses.limit_label(experts.N_EXPERTS, mixed, y, weight, 0.0)
-        g, h = self.losses.differentiate(mixed, near, float(residuals[-1]))
-        self.losses.move_residual(experts.N_EXPERTS, mixed, near, weight, 0.0)
+        residual = float(residuals[-1])
+        nearest = self.losses.limit_label(experts.N_EXPERTS, mixed, y, weight, 0.0)
+        self.losses.move_residual(experts.N_EXPERTS, mixed, nearest, weight, 0.0)
         if binary:
             self.losses.calibrate(mixed, y, weight)
+        n = len(activations.rows)
+        crowd = 1 + n / self.config.n_rows if n * ROOMY > self.config.n_rows else 1
         steps, shrinks = [], []
         for e in range(experts.N_EXPERTS):
             near = self.losses.limit_label(e, float(moderated[e]), y, weight, float(spread[e]))
             ge, he = self.losses.differentiate(float(moderated[e]), near, float(residuals[e]))
             self.losses.move_residual(e, float(moderated[e]), near, weight, he * float(spread[e]))
             ge, he = ge * weight, he * weight
-            f = 1 / (1 + he * float(spread[e]))
+            f = 1 / (1 + he * float(spread[e]) * crowd)
             if self.config.task is Task.COUNTS:
-                bound = losses.COUNT_MOVE_LIMIT / (f * float(spread[e]))
+                bound = losses.COUNT_MOVE_LIMIT / (f * float(spread[e]) * crowd)
                 ge = min(max(ge, -bound), bound)
             steps.append(ge * f)
             shrinks.append(he * f)
         self._move_biases(steps, shrinks)
         self._move_rows(rows, activations, slopes, variances, steps, shrinks)
-        self._move_mixing(moderated, g * weight, h * weight, float(spread.mean()))
+        self.mixture.learn(nearest, residual, weight, float(spread.mean()), numbers)
         self.state[slots.EVENTS] += 1
         return prediction
 
@@ -224,20 +227,10 @@ class ReferenceModel(nn.Module):
             self.quick[row] -= v * x * steps[experts.QUICK_EXPERT]
             self.quick_variances[row] -= v * v * x * x * shrinks[experts.QUICK_EXPERT]
 
-    def _move_mixing(self, moderated: Tensor, g: float, h: float, of_experts: float) -> None:
-        covariance = self.state[slots.MIX_COVARIANCE : slots.CURVE].view(experts.N_EXPERTS, experts.N_EXPERTS)
-        cross = covariance @ moderated
-        spread = float(moderated @ cross)
-        if self.config.task is Task.COUNTS:
-            f = 1 / (1 + h * (spread + of_experts))
-            bound = losses.COUNT_MOVE_LIMIT / (f * spread) if spread > 0 else math.inf
-            g = min(max(g, -bound), bound)
-        else:
-            f = 1 / (1 + h * spread)
-        self.state[slots.MIX : slots.MIX_COVARIANCE] -= cross * g * f
-        covariance -= torch.outer(cross, cross) * h * f
-        drifting = covariance.diagonal() < mixture.PRIOR_MIX
-        covariance.diagonal()[drifting] += mixture.DRIFT_MIX
+
+def _numbers_of(batch: Batch, event: int) -> Numbers:
+    features = range(int(batch.offsets[event]), int(batch.offsets[event + 1]))
+    return [(int(batch.rows[j]), float(batch.values[j])) for j in features if batch.is_number[j]]
 
 
 def _move_statistics(x: float, count: float, median: float, deviation: float) -> tuple[float, float, float]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from flexihash.model import contexts, durable
 from flexihash.model.config import MAX_PARTITIONS, ModelConfig
-from flexihash.model.kernel import activation, aging, calibration, experts, losses, mixture, rows, slots
+from flexihash.model.kernel import activation, aging, calibration, experts, losses, mixture, rows, slots, trees
 from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import ConfigurationError, TablesHeld
 
@@ -26,9 +26,10 @@ FOLDER_MODE = 0o700  # what was learned of the events is for nobody else
 FILE_MODE = 0o600
 LOCK_FILE = "lock"
 GATE_FILE = "gate"
-PATIENCE_S = 0.005  # for a writer, who holds the lock for 0.4 ms at most unless it is kept from working
+PATIENCE_S = 0.005  # for a writer, who holds the lock for 3 ms at most unless it is kept from working
 RETRY_S = 20e-6  # a reader's sleep between two tries; with what the kernel adds, less than a tenth of a millisecond
 METRICS_PREFIX = "metrics."
+TREES_PREFIX = "trees."
 
 
 def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
@@ -37,7 +38,8 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
     ``table`` (n_rows, RECORD_WIDTH): the records that `model.kernel` describes. ``numbers`` (n_rows, 3): count, median
     and deviation of a number. ``touched`` (n_rows,): the event that last moved the row. ``state``: biases, label
     statistics, mixture, calibration curve. ``positions``: the next offset per partition, -1 where none is known.
-    ``digests``: of the last record before that offset, 0 where it is not known.
+    ``digests``: of the last record before that offset, 0 where it is not known. ``trees.*``: see
+    `model.kernel.trees`.
     """
     shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {
         "table": ((config.n_rows, rows.RECORD_WIDTH), torch.float32),
@@ -47,10 +49,27 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
         "positions": ((MAX_PARTITIONS,), torch.int64),
         "digests": ((MAX_PARTITIONS,), torch.int64),
     }
+    for name, shape in _trees_layout().items():
+        shapes[TREES_PREFIX + name] = shape
     shapes |= contexts.layout(config)
     for name, shape in ProgressiveMetrics.layout(config.task).items():
         shapes[METRICS_PREFIX + name] = shape
     return shapes
+
+
+def _trees_layout() -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    return {
+        "slots": ((trees.N_SLOTS,), torch.int64),
+        "counters": ((trees.N_COUNTERS,), torch.int64),
+        "features": ((trees.N_TREES, trees.N_NODES), torch.uint8),
+        "cuts": ((trees.N_TREES, trees.N_NODES), torch.float32),
+        "leaves": ((trees.N_TREES, trees.N_LEAVES), torch.float32),
+        "edges": ((trees.N_SLOTS, trees.N_BINS), torch.float32),
+        "values": ((trees.WINDOW, trees.N_SLOTS), torch.float32),
+        "bins": ((trees.WINDOW, trees.N_SLOTS), torch.uint8),
+        "places": ((trees.N_TREES, trees.WINDOW), torch.uint8),
+        "known": ((trees.N_KNOWN, trees.WINDOW), torch.float32),
+    }
 
 
 class Tables:

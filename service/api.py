@@ -9,6 +9,8 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, cast
 
 import structlog
 import uvicorn
@@ -17,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from flexihash.service.connections import BoundedProtocol
+from flexihash.service.doors import Doors
 from flexihash.service.heading import HeadAsGet
 from flexihash.service.logs import configure_logs
 from flexihash.service.monitoring import RequestObserver
@@ -81,12 +84,12 @@ def _report_end(following: asyncio.Task[None]) -> None:
         log.critical("cannot follow the learner any more", exc_info=error)
 
 
-def create_server(app: ASGIApp) -> uvicorn.Server:
-    """uvicorn for `app`, as we have it."""
+def create_server(app: ASGIApp, doors: Doors) -> uvicorn.Server:
+    """uvicorn for `app`, as we have it, with `doors` that its connections come in by."""
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http=BoundedProtocol,
+        http=cast(Any, partial(BoundedProtocol, doors)),  # it calls it, and no more
         ws="none",
         lifespan="on",
         access_log=False,
@@ -111,5 +114,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reserve_files()
     # uvicorn repeats the signal when it is done; without this, it would then kill us.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    create_server(create_app(settings)).run(sockets=[socket.socket(fileno=fd)])
+    app = create_app(settings)
+    create_server(app, app.state.parts.doors).run(sockets=[socket.socket(fileno=fd)])
     return 0

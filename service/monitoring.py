@@ -7,9 +7,10 @@ import os
 import time
 import uuid
 from collections.abc import Iterator
+from typing import get_args
 
 import structlog
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flexihash.consumer.outcomes import REASONS
 from flexihash.consumer.status import UNLABELLED, CheckpointStatus, LearnerStatus
+from flexihash.service.doors import Cause
 from flexihash.service.memory import Memory
 from flexihash.service.problems import Problem, render_problem, unavailable
 from flexihash.service.shared_metrics import FOLDER_VARIABLE
@@ -42,6 +44,7 @@ class Metrics:
     """The metrics of this service: its requests, over all its API processes, and its learner."""
 
     def __init__(self, memory: Memory) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # else each series has a second one, when it began
         self._learner = LearnerCollector(memory)
         self._registry = CollectorRegistry()
         self.request_seconds = Histogram(
@@ -51,7 +54,19 @@ class Metrics:
             buckets=BUCKETS_S,
             registry=self._registry,
         )
+        self._closed = Counter(
+            "flexihash_http_closed_connections",
+            "Connections that were closed for what their clients did, or to make room for others, by cause.",
+            ("cause",),
+            registry=self._registry,
+        )
+        for cause in get_args(Cause):
+            self._closed.labels(cause)
         self._registry.register(self._learner)
+
+    def count_closed(self, cause: Cause) -> None:
+        """Counts a connection that was closed against its client's will."""
+        self._closed.labels(cause).inc()
 
     def render(self) -> bytes:
         """All metrics in Prometheus' text format."""

@@ -31,7 +31,7 @@ from flexihash.model.checkpoint.manifest import (
 # safetensors' own limit; ours takes 2 KiB.
 _MAX_HEADER_BYTES = 100_000_000
 # All that a model remembers is of these.
-_DTYPES = {"F32": torch.float32, "F64": torch.float64, "I32": torch.int32, "I64": torch.int64}
+_DTYPES = {"F32": torch.float32, "F64": torch.float64, "I32": torch.int32, "I64": torch.int64, "U8": torch.uint8}
 
 
 def read(path: Path, into: Mapping[str, torch.Tensor] | None = None) -> tuple[dict[str, torch.Tensor], Manifest]:

@@ -13,6 +13,7 @@ An event's way, in `stream`:
     activation -> scoring -> mixture -> losses: the prediction        reads only
     steps -> losses, calibration, mixture: what is learned from it    writes, all or nothing
 
+    trees                asked by the mixture; window and growth teach them
     experts              how many there are, and what sets them apart
     rows, slots          what is remembered of a row, and beside the rows
     aging                what passing events do to that

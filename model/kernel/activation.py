@@ -66,7 +66,7 @@ def activate(begin, end, events, memory, scratch):  # type: ignore[no-untyped-de
     """Turns features [begin, end) into activations; returns how many, and how many numbers they hold."""
     rows, values, is_number = int64s(events.rows), float64s(events.values), uint8s(events.is_number)
     to_row, to_value, to_kind = int64s(scratch.row), float32s(scratch.value), int64s(scratch.kind)
-    number_row = int64s(scratch.number_row)
+    number_row, number_value = int64s(scratch.number_row), float32s(scratch.number_value)
     n = 0
     n_numbers = 0
     for j in range(begin, end):
@@ -83,6 +83,7 @@ def activate(begin, end, events, memory, scratch):  # type: ignore[no-untyped-de
             scratch.number + NUMBER_BYTES * n_numbers,
         )
         number_row[n_numbers] = row
+        number_value[n_numbers] = values[j]
         n_numbers += 1
         to_value[n] = t * 0.5
         n += 1

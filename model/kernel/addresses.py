@@ -5,6 +5,7 @@ Whoever makes one keeps the arrays alive for as long as it is in use.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,10 @@ from flexihash.model.kernel.experts import (
     PRIOR_WEIGHT,
     SEES,
 )
+from flexihash.model.kernel.growth import HISTOGRAM
 from flexihash.model.kernel.rows import EXPERT_OF_ELEMENT, N_VARIANCES, N_WEIGHTS
+from flexihash.model.kernel.slots import N_MEMBERS
+from flexihash.model.kernel.trees import N_LEAVES, N_SLOTS, N_TREES, WINDOW, Trees
 
 
 class Memory(NamedTuple):
@@ -33,6 +37,7 @@ class Memory(NamedTuple):
     numbers: int
     state: int
     blocks: int  # (n_rows / BLOCK_ROWS,) int64: the newest `touched` of each block of rows
+    trees: Trees
 
 
 class Events(NamedTuple):
@@ -57,6 +62,7 @@ class Scratch(NamedTuple):
     square: int  # (A, 8) float32: a slope's square, as each variance sees it
     number_row: int  # (A,) int64: rows of `numbers` that this event moves, and to what
     number: int  # (A, 3) float64
+    number_value: int  # (A,) float32: the numbers themselves
     total: int  # (16,) float32: the embedding S, the sum of the parts
     pairs: int  # (16,) float32: S^2 less the parts' own squares
     spreads: int  # (16,) float32: s by element
@@ -68,12 +74,27 @@ class Scratch(NamedTuple):
     shrinks: int  # (8,) float32: h f by variance
     score: int  # (N_EXPERTS,) float64: z
     spread: int  # (N_EXPERTS,) float64: s, the variance of z
-    moderated: int  # (N_EXPERTS,) float64: z as it is mixed
+    moderated: int  # (N_MEMBERS,) float64: z as it is mixed, and the trees'
+    mixed: int  # (2,) float64: each mixture's score
+    near: int  # (1,) float64: the label, within reach of what was expected
+    gain: int  # (1,) float64: how much less the second mixture lost
+    mix_gradient: int  # (2,) float64
+    mix_curvature: int  # (2,) float64
     residual: int  # (N_EXPERTS + 1,) float64
     reach: int  # (N_EXPERTS + 1,) float64
     step: int  # (N_EXPERTS,) float64: g f
     shrink: int  # (N_EXPERTS,) float64: h f
-    cross: int  # (N_EXPERTS,) float64: mixing covariance times moderated scores
+    cross: int  # (N_MEMBERS,) float64: mixing covariance times moderated scores
+    slot_value: int  # (N_SLOTS,) float32: the event's numbers, as trees see them
+    leaf: int  # (N_TREES,) uint8: where the event is
+    tree_score: int  # (1,) float32
+    order: int  # (WINDOW,) int64: the window's events, node by node
+    spare: int  # (WINDOW,) int64
+    begins: int  # (N_LEAVES + 1,) int64: where the nodes begin in it
+    sums: int  # (N_LEAVES, 2) float32: gradient and curvature of a node
+    pull: int  # (WINDOW,) float32: gradient of each event
+    bend: int  # (WINDOW,) float32: curvature
+    histograms: int  # (2, N_LEAVES / 2, N_SLOTS, N_BINS, 2) float32: of this level's nodes and of the next one's
     sees: int  # (3, 16) float32: SEES by kind and element
     weight_sees: int  # (3, 8) float32: SEES by kind and weight
     aging: int  # (2, 8) float32: drift and prior of each variance
@@ -105,6 +126,7 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         square=take(np.float32, n, N_VARIANCES),
         number_row=take(np.int64, n),
         number=take(np.float64, n, N_NUMBER_FIELDS),
+        number_value=take(np.float32, n),
         total=take(np.float32, DIM),
         pairs=take(np.float32, DIM),
         spreads=take(np.float32, DIM),
@@ -116,12 +138,18 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         shrinks=take(np.float32, N_VARIANCES),
         score=take(np.float64, N_EXPERTS),
         spread=take(np.float64, N_EXPERTS),
-        moderated=take(np.float64, N_EXPERTS),
+        moderated=take(np.float64, N_MEMBERS),
+        mixed=take(np.float64, 2),
+        near=take(np.float64, 1),
+        gain=take(np.float64, 1),
+        mix_gradient=take(np.float64, 2),
+        mix_curvature=take(np.float64, 2),
         residual=take(np.float64, N_EXPERTS + 1),
         reach=take(np.float64, N_EXPERTS + 1),
         step=take(np.float64, N_EXPERTS),
         shrink=take(np.float64, N_EXPERTS),
-        cross=take(np.float64, N_EXPERTS),
+        cross=take(np.float64, N_MEMBERS),
+        **_take_for_trees(take),
         sees=sees.ctypes.data,
         weight_sees=weight_sees.ctypes.data,
         aging=aging.ctypes.data,
@@ -130,3 +158,18 @@ def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
         gradient=take(np.float32, MAX_CONTEXT_DIM),
     )
     return scratch, kept
+
+
+def _take_for_trees(take: Callable[..., int]) -> dict[str, int]:
+    return {
+        "slot_value": take(np.float32, N_SLOTS),
+        "leaf": take(np.uint8, N_TREES),
+        "tree_score": take(np.float32, 1),
+        "order": take(np.int64, WINDOW),
+        "spare": take(np.int64, WINDOW),
+        "begins": take(np.int64, N_LEAVES + 1),
+        "sums": take(np.float32, N_LEAVES, 2),
+        "pull": take(np.float32, WINDOW),
+        "bend": take(np.float32, WINDOW),
+        "histograms": take(np.float32, N_LEAVES, HISTOGRAM),
+    }

@@ -23,6 +23,7 @@ import numpy as np
 
 from flexihash.model.compiled import inlined, part
 from flexihash.model.kernel.experts import COARSE, PLAIN
+from flexihash.model.kernel.losses import CURVATURE_FLOOR, SCORE_LIMIT
 from flexihash.model.kernel.rows import BLOCK_BITS
 from flexihash.model.kernel.scalars import clip, sigmoid
 from flexihash.model.kernel.vectors import add_up8, float32s, float64s, int32s, int64s, load8, splat8, store, uint8s
@@ -39,8 +40,6 @@ N_NEGATIVES = 5
 
 PRIOR_VECTOR, DRIFT_VECTOR, INITIAL_VECTOR = 0.3, 1e-6, 0.05  # variance, its gain a touch; deviation of the first ones
 PRIOR_VECTOR_BIAS = 0.2
-CURVATURE_FLOOR = 1e-3
-LOGIT_LIMIT = 30.0
 LOSS_FLOOR = 1e-6  # of a probability, in the loss that is reported
 WINDOW_EVENTS = 10_000.0
 
@@ -232,7 +231,7 @@ def tell(row, y, context, clock, contexts, scratch):  # type: ignore[no-untyped-
     square = add_up8(squares)
     variance = drift(table[scalars + VARIANCE])
     bias_variance = table[scalars + BIAS_VARIANCE]
-    p = sigmoid(clip(float(table[scalars + BIAS] + add_up8(products)), -LOGIT_LIMIT, LOGIT_LIMIT))
+    p = sigmoid(clip(float(table[scalars + BIAS] + add_up8(products)), -SCORE_LIMIT, SCORE_LIMIT))
     h = max(p * (1.0 - p), CURVATURE_FLOOR)
     gain = 1.0 / (1.0 + h * float(variance * context_square + bias_variance + others_variance * square))
     step, shrink = np.float32((p - y) * gain), np.float32(h * gain)

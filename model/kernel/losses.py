@@ -19,6 +19,7 @@ BINARY, REGRESSION, COUNTS, QUANTILE = (TASKS[task].number for task in Task)
 CURVATURE_FLOOR = 1e-3  # of the log loss: a sure prediction still learns
 RESIDUAL_RATE, RESIDUAL_FLOOR = 0.001, 1e-4
 SCORE_LIMIT = 30.0  # of logits and of log counts: exp() of it is still an ordinary number
+COST_LIMIT = 7.0  # of a logit, and of what a score costs: no single event decides
 LABEL_MEMORY = 1_000.0  # the labels' mean and deviation follow about so many of the last
 LABEL_LIMIT = 30.0  # a standardized label's size
 N_FREE_LABELS = 2.0  # a deviation is known from the second on: until then labels are taken as they are
@@ -45,6 +46,12 @@ def moderate(loss, z, spread):  # type: ignore[no-untyped-def]
     if loss.task == BINARY:
         z /= math.sqrt(1.0 + math.pi / 8.0 * spread)
     return z
+
+
+@inlined
+def takes_trees(loss):  # type: ignore[no-untyped-def]
+    """Whether trees take part: for the other tasks nobody has measured what they are worth."""
+    return loss.task == BINARY or loss.task == REGRESSION
 
 
 @inlined
@@ -188,6 +195,21 @@ def differentiate(loss, z, y, residual, offset):  # type: ignore[no-untyped-def]
         quantile = loss.quantile
         return ((1.0 if y < z else 0.0) - quantile) / residual, quantile * (1.0 - quantile) / (residual * residual)
     return (z - y) / residual, 1.0 / residual
+
+
+@inlined
+def most_curvature(loss):  # type: ignore[no-untyped-def]
+    """Of one event, where trees take part: that of a probability of a half, or of a squared error."""
+    return 0.25 if loss.task == BINARY else 1.0
+
+
+@inlined
+def measure_loss(loss, z, y, residual):  # type: ignore[no-untyped-def]
+    """What the score `z` costs, where trees take part."""
+    if loss.task == BINARY:
+        z = clip(z, -COST_LIMIT, COST_LIMIT)
+        return math.log1p(math.exp(-z if y > 0.5 else z))
+    return min((z - y) * (z - y) / (2.0 * residual), COST_LIMIT)
 
 
 @inlined

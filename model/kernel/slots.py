@@ -5,6 +5,7 @@ from __future__ import annotations
 from flexihash.model.kernel.experts import N_EXPERTS
 
 N_KNOTS = 17  # of the calibration curve
+N_MEMBERS = N_EXPERTS + 1  # of the wide mixture
 
 EVENTS = 0  # learned so far; the clock of the quick weights
 LABEL_COUNT, LABEL_WEIGHT, LABEL_MEAN, LABEL_VARIANCE = 1, 2, 3, 4
@@ -19,4 +20,7 @@ MIX = REACH + N_EXPERTS + 1  # mixing weights
 MIX_COVARIANCE = MIX + N_EXPERTS  # (N_EXPERTS, N_EXPERTS), row by row
 CURVE = MIX_COVARIANCE + N_EXPERTS * N_EXPERTS  # the calibration curve's values at its knots
 CURVE_VARIANCE = CURVE + N_KNOTS
-STATE_WIDTH = CURVE_VARIANCE + N_KNOTS
+WIDE_MIX = CURVE_VARIANCE + N_KNOTS  # of a second mixture, of the experts and the trees
+WIDE_COVARIANCE = WIDE_MIX + N_MEMBERS
+LEAD = WIDE_COVARIANCE + N_MEMBERS * N_MEMBERS  # how much less the second mixture has lost of late
+STATE_WIDTH = LEAD + 1

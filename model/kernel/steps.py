@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from flexihash.model.compiled import inlined
 from flexihash.model.kernel.activation import N_NUMBER_FIELDS
 from flexihash.model.kernel.aging import DRIFT_BIAS, FORGET_BIAS, age, age_quick, age_quick_bias
 from flexihash.model.kernel.experts import DIM, N_EXPERTS, QUICK_EXPERT
+from flexihash.model.kernel.growth import teach_trees
 from flexihash.model.kernel.losses import (
     add_label,
     differentiate,
@@ -18,9 +17,10 @@ from flexihash.model.kernel.losses import (
     limit_label,
     move_residual,
     standardize,
+    takes_trees,
     update_link,
 )
-from flexihash.model.kernel.mixture import update_mix
+from flexihash.model.kernel.mixture import find_pulls, update_mixtures
 from flexihash.model.kernel.rows import (
     BLOCK_BITS,
     EMBEDDING_BYTES,
@@ -52,6 +52,7 @@ from flexihash.model.kernel.slots import (
 )
 from flexihash.model.kernel.vectors import float32s, float64s, int64s, load8, load16, load_float, splat8, store
 
+ROOMY = 16  # in a table of more than so many rows an activation, hardly two of an event share a row
 STEP_LIMIT = 1e15  # a step beyond could leave float32; such an event is rejected, nothing of it is written
 
 
@@ -61,7 +62,8 @@ def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scra
     state = float64s(memory.state)
     labels = add_label(loss, label, weight, state)
     y, offset = standardize(loss, label, labels)
-    g, h, is_short = find_steps(loss, mixed, y, offset, weight, labels, state, scratch)
+    crowd = crowding(n, memory.n_rows)
+    is_short = find_steps(loss, mixed, y, offset, weight, labels, crowd, memory, scratch)
     if not is_short:
         return False
     update_numbers(n_numbers, memory, scratch)
@@ -70,28 +72,37 @@ def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scra
     update_link(loss, mixed, prediction, y, weight, state)
     update_biases(state, scratch)
     update_rows(n, memory, scratch)
-    update_mix(loss, g, h, state, scratch)
+    update_mixtures(loss, memory, scratch)
+    if takes_trees(loss):
+        teach_trees(loss, n_numbers, weight, memory, scratch)
     return True
 
 
 @inlined
-def find_steps(loss, mixed, y, offset, weight, labels, state, scratch):  # type: ignore[no-untyped-def]
+def crowding(n, n_rows):  # type: ignore[no-untyped-def]
+    """By how much a score moves farther than its variance says where `n` activations fall on so few rows.
+
+    A row that is active m times in an event moves m times, and each move moves the score m times.
+    """
+    return 1.0 + n / n_rows if n * ROOMY > n_rows else 1.0
+
+
+@inlined
+def find_steps(loss, mixed, y, offset, weight, labels, crowd, memory, scratch):  # type: ignore[no-untyped-def]
     """Each expert's step and shrinking, g f and h f, what residuals and reaches become; writes to `scratch` only.
 
     Returns:
-        The loss's gradient and curvature at the mixture's score, and whether no step is too long or not finite.
+        Whether no step is too long or not finite.
     """
+    state = float64s(memory.state)
     moderated, spread, largest = float64s(scratch.moderated), float64s(scratch.spread), float32s(scratch.largest)
     step, shrink = float64s(scratch.step), float64s(scratch.shrink)
     residuals, reaches = float64s(scratch.residual), float64s(scratch.reach)
     residual = state[RESIDUAL + N_EXPERTS]
     expected, reach = expect(loss, mixed, offset), state[REACH + N_EXPERTS]
     near, reaches[N_EXPERTS] = limit_label(loss, expected, y, residual, 0.0, labels, weight, reach)
-    g, h = differentiate(loss, mixed, near, residual, offset)
-    g *= weight
-    h *= weight
     residuals[N_EXPERTS] = move_residual(loss, residual, expected, near, 0.0, weight)
-    is_short = math.isfinite(g) and math.isfinite(h)
+    is_short = find_pulls(loss, near, residual, offset, weight, memory, scratch)
     for e in range(N_EXPERTS):
         z = moderated[e]
         s = spread[e]
@@ -102,13 +113,13 @@ def find_steps(loss, mixed, y, offset, weight, labels, state, scratch):  # type:
         residuals[e] = move_residual(loss, residual, expected, near, s * he, weight)
         ge *= weight
         he *= weight
-        gain = 1.0 / (1.0 + he * s)
-        step[e] = limit_gradient(loss, ge, gain, s) * gain
+        gain = 1.0 / (1.0 + he * s * crowd)
+        step[e] = limit_gradient(loss, ge, gain, s * crowd) * gain
         shrink[e] = he * gain
         is_short = is_short and abs(step[e]) < STEP_LIMIT and s < STEP_LIMIT * STEP_LIMIT
     for k in range(DIM):
         is_short = is_short and largest[k] < STEP_LIMIT * STEP_LIMIT
-    return g, h, is_short
+    return is_short
 
 
 @inlined

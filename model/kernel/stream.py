@@ -12,6 +12,7 @@ from flexihash.model.kernel.losses import link
 from flexihash.model.kernel.mixture import mix
 from flexihash.model.kernel.scoring import score
 from flexihash.model.kernel.steps import learn_one, update_numbers
+from flexihash.model.kernel.trees import read_numbers
 from flexihash.model.kernel.vectors import float32s, float64s, int64s, uint8s
 
 
@@ -33,7 +34,8 @@ def learn(loss, begin, end, events, labels, weights, memory, contexts, scratch, 
         is_short = True
         if label == label:
             score(n, memory, scratch)
-            mixed = mix(loss, state, scratch)
+            read_numbers(n_numbers, memory, scratch)
+            mixed = mix(loss, memory, scratch)
             prediction, _ = link(loss, mixed, state)
             is_short = learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scratch)
         else:
@@ -54,9 +56,10 @@ def predict(loss, n_events, events, memory, scratch, predictions, scores, embedd
     """
     offsets, state, total = int64s(events.offsets), float64s(memory.state), float32s(scratch.total)
     for b in range(n_events):
-        n, _ = activate(offsets[b], offsets[b + 1], events, memory, scratch)
+        n, n_numbers = activate(offsets[b], offsets[b + 1], events, memory, scratch)
         score(n, memory, scratch)
-        prediction, z = link(loss, mix(loss, state, scratch), state)
+        read_numbers(n_numbers, memory, scratch)
+        prediction, z = link(loss, mix(loss, memory, scratch), state)
         float64s(predictions)[b] = prediction
         float64s(scores)[b] = z
         for k in range(DIM):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from typing import TypeVar
 
 import msgspec
@@ -14,6 +15,7 @@ from flexihash.service.bodies import JSON, check_content_type, hash_instances, r
 from flexihash.service.memory import AttachedModel
 from flexihash.service.messages import Embeddings, Predictions, Version
 from flexihash.service.openapi import INSTANCES_BODY, describe_answers
+from flexihash.service.parts import Parts
 from flexihash.service.problems import unavailable
 from flexihash.service.routes.responding import make_router, parts_of, respond
 
@@ -51,9 +53,14 @@ async def predict(request: Request) -> Response:
 
 async def _compute(request: Request, compute: Compute[Item]) -> tuple[list[Item], Version]:
     """`compute` over the request's instances, chunk by chunk; the version is that of the last chunk."""
-    parts = parts_of(request)
     check_content_type(request, JSON)
-    body = await read_body(request, parts.settings.max_body_bytes)
+    body = await read_body(request, parts_of(request).settings.max_body_bytes)
+    may_be_large = body.count(b"{") > CHUNK_INSTANCES
+    async with parts_of(request).large if may_be_large else nullcontext():
+        return await _compute_chunks(parts_of(request), body, compute)
+
+
+async def _compute_chunks(parts: Parts, body: bytes, compute: Compute[Item]) -> tuple[list[Item], Version]:
     model = parts.memory.model
     if model is None:
         raise unavailable(f"there is no model to answer with yet: {parts.memory.explain_unready()}", "no_model")

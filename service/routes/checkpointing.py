@@ -33,6 +33,11 @@ async def save_checkpoint(request: Request) -> Response:
     """Saves a checkpoint now and waits until it is on the disk."""
     parts = parts_of(request)
     await read_body(request, parts.settings.max_body_bytes)  # there is nothing in it; but none is left unread
+    with parts.saving:
+        return await _save(parts)
+
+
+async def _save(parts: Parts) -> Response:
     requested_at = time.time()
     _require_learner(parts)
     try:

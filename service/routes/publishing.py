@@ -28,7 +28,8 @@ async def publish(request: Request) -> Response:
     body = await read_body(request, parts.settings.max_body_bytes)
 
     def check_and_publish() -> Published:
-        events, n_unlabelled = split_events(body, media_type, parts.decoder, parts.settings.max_instances)
+        with parts.splitting:
+            events, n_unlabelled = split_events(body, media_type, parts.decoder, parts.settings.max_instances)
         positions: dict[str, int] = {}
         for partition, offset in parts.publisher.publish(events):
             name = f"{parts.settings.topic}:{partition}"

@@ -215,5 +215,5 @@ def test_malformed_events_leave_no_trace_in_the_model(
     assert manifest.metrics["rejected"] == counts
     assert mixed.keys() == alone.keys()
     for name, tensor in alone.items():
-        if name != "positions":
+        if name not in ("positions", "digests"):  # where a record lies is another matter in a file
             assert torch.equal(mixed[name], tensor), name

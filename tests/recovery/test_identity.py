@@ -19,14 +19,18 @@ def publish(connection: KafkaConnection, topic: str, n_events: int) -> None:
         publisher.publish([b'{"features": {"k": "v"}, "label": 1}'] * n_events, timeout_s=60)
 
 
-@pytest.fixture
-def learned(broker: KafkaConnection, topic: str, launch: Launch) -> Service:
+def learn_and_stop(connection: KafkaConnection, topic: str, launch: Launch) -> Service:
     """A service that learned N_EVENTS from the topic and was stopped."""
-    publish(broker, topic, N_EVENTS)
-    service = launch(broker, topic).start()
+    publish(connection, topic, N_EVENTS)
+    service = launch(connection, topic).start()
     service.wait_position(N_EVENTS)
     assert service.stop() == 0, service.log
     return service
+
+
+@pytest.fixture
+def learned(broker: KafkaConnection, topic: str, launch: Launch) -> Service:
+    return learn_and_stop(broker, topic, launch)
 
 
 def replace_topic(connection: KafkaConnection, topic: str, n_events: int) -> None:
@@ -131,10 +135,7 @@ def test_a_topic_deleted_and_made_anew_while_it_is_read(learned: Service, broker
 def test_retention_that_passed_the_position(apache_kafka: ApacheKafka, topic_name: str, launch: Launch) -> None:
     connection = apache_kafka.connection
     Topic(connection, topic_name).create()
-    publish(connection, topic_name, N_EVENTS)
-    service = launch(connection, topic_name).start()
-    service.wait_position(N_EVENTS)
-    assert service.stop() == 0
+    service = learn_and_stop(connection, topic_name, launch)
     publish(connection, topic_name, 30)
     delete_records(connection, topic_name, N_EVENTS + 10)
     service.start()
@@ -152,10 +153,7 @@ def test_retention_that_took_the_last_record_learned(
     """It can't be compared any more, and need not be: the log goes on where the model stands."""
     connection = apache_kafka.connection
     Topic(connection, topic_name).create()
-    publish(connection, topic_name, N_EVENTS)
-    service = launch(connection, topic_name).start()
-    service.wait_position(N_EVENTS)
-    assert service.stop() == 0
+    service = learn_and_stop(connection, topic_name, launch)
     publish(connection, topic_name, 5)
     delete_records(connection, topic_name, N_EVENTS)
     service.start().wait_position(N_EVENTS + 5)

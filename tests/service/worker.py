@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 MAIN = """
 import sys
-from flexihash.service import api, bodies, connections
+from flexihash.service import api, bodies, connections, doors
 {limits}
 sys.exit(api.main())
 """
@@ -28,7 +28,7 @@ class Worker:
     """An API process and the address at which it answers.
 
     Args:
-        limits: assignments that change the limits in `bodies` and `connections`, for tests that have no minute.
+        limits: assignments that change limits in `bodies`, `connections` and `doors`, for tests that have no minute.
     """
 
     def __init__(self, settings: Any, limits: str = "", **environment: str) -> None:

@@ -63,17 +63,18 @@ def test_llvmlite() -> None:
 
 def test_uvicorn() -> None:
     overridden = (
-        "connection_made", "connection_lost", "data_received", "on_headers_complete", "on_response_complete",
-        "timeout_keep_alive_handler", "pause_writing", "resume_writing", "send_400_response",
+        "connection_made", "connection_lost", "data_received", "on_message_begin", "on_header", "on_headers_complete",
+        "on_body", "on_message_complete", "_start_asgi_task", "on_response_complete", "timeout_keep_alive_handler",
+        "pause_writing", "resume_writing",
     )  # fmt: skip
-    for name in (*overridden, "_unset_keepalive_if_required"):
+    for name in (*overridden, "_unset_keepalive_if_required", "_unsupported_upgrade_warning"):
         assert hasattr(HttpToolsProtocol, name), f"service.connections.BoundedProtocol relies on {name}"
     source = inspect.getsource(HttpToolsProtocol.__init__)
-    for name in ("connections", "cycle", "flow", "loop", "transport"):
+    for name in ("client", "cycle", "flow", "headers", "loop", "parser", "pipeline", "transport"):
         assert f"self.{name}" in source, f"service.connections.BoundedProtocol reads {name}"
     assert hasattr(FlowControl, "pause_reading"), "service.connections ends a body that nobody reads by it"
     source = inspect.getsource(RequestResponseCycle.__init__)
-    for name in ("more_body", "response_complete"):
+    for name in ("disconnected", "keep_alive", "message_event", "more_body", "response_complete", "response_started"):
         assert f"self.{name}" in source, f"service.connections.BoundedProtocol reads {name} of a request"
 
 

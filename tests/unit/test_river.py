@@ -27,13 +27,13 @@ def test_passes_rivers_check(estimator: Any, check: Callable[[Any], None]) -> No
 def test_progressive_validation_of_the_classifier() -> None:
     scores = metrics.LogLoss() + metrics.ROCAUC()
     loss, auc = evaluate.progressive_val_score(datasets.Phishing(), FlexiHashClassifier(), scores)
-    assert loss.get() == pytest.approx(0.237, abs=0.003)
+    assert loss.get() == pytest.approx(0.225, abs=0.003)
     assert auc.get() > 0.95
 
 
 def test_progressive_validation_of_the_regressor() -> None:
     score = evaluate.progressive_val_score(datasets.TrumpApproval(), FlexiHashRegressor(), metrics.MAE())
-    assert score.get() == pytest.approx(0.305, rel=0.01)
+    assert score.get() == pytest.approx(0.2983, rel=0.01)
 
 
 def test_learning_by_rows_is_learning_one_by_one() -> None:
