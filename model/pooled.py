@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -78,6 +79,14 @@ def embed(model: OnlineModel, batch: Batch, choice: Choice) -> Embedded:
     else:
         vectors, known = model.embed(batch), model.count_known(batch)
     return Embedded((normalize(vectors) if choice.normalize else vectors).numpy(), known, np.diff(batch.offsets))
+
+
+def write_head(n_instances: int, dim: int) -> bytes:
+    """What stands in a NumPy file before the vectors; as long for any number of them, so it can be written last."""
+    head = io.BytesIO()
+    shape = n_instances, dim
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return head.getvalue()
 
 
 def normalize(vectors: torch.Tensor) -> torch.Tensor:

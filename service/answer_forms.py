@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 import numpy as np
 
-from flexihash.model.pooled import Embedded
+from flexihash.model.pooled import Embedded, write_head
 from flexihash.service.bodies import JSON, NDJSON
 from flexihash.service.messages import EmbeddingLine, Version
 from flexihash.service.problems import Problem
@@ -35,10 +35,7 @@ def write_lines(answer: Answer) -> Iterator[bytes]:
 
 def write_npy(answer: Answer) -> Iterator[bytes]:
     """NumPy's file of one array (B, D), float32."""
-    head = io.BytesIO()
-    shape = sum(len(part.vectors) for part in answer.parts), answer.parts[0].vectors.shape[1]
-    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    yield head.getvalue()
+    yield write_head(sum(len(part.vectors) for part in answer.parts), answer.parts[0].vectors.shape[1])
     for part in answer.parts:
         yield np.ascontiguousarray(part.vectors).tobytes()
 

@@ -115,7 +115,7 @@ def _draw_metrics(metrics: dict[str, Any]) -> Table:
     for heading in ("all events", "baseline", f"last {window.get('events', 0):,}", "baseline"):
         table.add_column(heading, justify="right")
     for name in metrics:
-        if name not in ("events", "weight", "window") and not name.startswith("baseline_"):
+        if name not in ("events", "weight", "window", "embeddings") and not name.startswith("baseline_"):
             cells = [part.get(key) for part in (metrics, window) for key in (name, f"baseline_{name}")]
             table.add_row(name.replace("_", " "), *("" if cell is None else f"{cell:.4f}" for cell in cells))
     return table
