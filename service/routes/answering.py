@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
 from fastapi import Request, Response
 from starlette.responses import StreamingResponse
 
@@ -24,12 +25,13 @@ from flexihash.service.bodies import (
 )
 from flexihash.service.bulk import hold_of, read_lines
 from flexihash.service.memory import AttachedModel
-from flexihash.service.messages import Embeddings, Predictions
+from flexihash.service.messages import Embeddings, Predictions, Version
 from flexihash.service.openapi import CHOICE_PARAMETERS, EMBED_BODY, INSTANCES_BODY, describe_answers
 from flexihash.service.routes.computing import CHUNK_INSTANCES, compute_chunks, read_in_turn
 from flexihash.service.routes.responding import make_router, parts_of, respond
 
-EVENTS_HEADER = "x-flexihash-events"  # what a version says first, where the answer has no place for it
+VERSION_HEADER = "x-flexihash-version"  # where the answer has no place for it
+MAX_HEADER_BYTES = 4_096  # what every client and proxy takes; the positions of some hundred partitions
 
 router = make_router("answers")
 
@@ -47,7 +49,7 @@ async def embed(request: Request) -> Response:
     if form == JSON:
         columns = (_list(embedded, name) for name in ("vectors", "known", "features"))
         return respond(Embeddings(next(columns), version, *columns))
-    headers = {EVENTS_HEADER: str(version.events)}
+    headers = {VERSION_HEADER: _describe_version(version)}
     return StreamingResponse(_send(WRITERS[form](Answer(embedded, version))), headers=headers, media_type=form)
 
 
@@ -73,6 +75,13 @@ async def _embed_lines(request: Request) -> Answer:
         hold(sum(column.nbytes for one in some for column in one))
         await asyncio.sleep(0)
     return Answer(embedded, version)
+
+
+def _describe_version(version: Version) -> str:
+    encoded = msgspec.json.encode(version)
+    if len(encoded) > MAX_HEADER_BYTES:
+        encoded = msgspec.json.encode({"events": version.events})
+    return encoded.decode()
 
 
 async def _send(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:

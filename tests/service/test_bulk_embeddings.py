@@ -82,7 +82,13 @@ def test_every_form_says_the_same(api: Any, instances: list[dict[str, Any]], for
     assert vectors == expected["embeddings"]
     if form != NPY:
         assert (known, features) == (expected["known_features"], expected["features"])
-    assert answer.headers["x-flexihash-events"] == "0"
+    assert json.loads(answer.headers["x-flexihash-version"]) == expected["version"]
+
+
+def test_a_version_of_many_partitions_is_short(api: Any, instances: list[dict[str, Any]], learner: Any) -> None:
+    for partition in range(1, 1000):
+        learner.model.advance(partition, partition)
+    assert json.loads(send_lines(api, b"{}").headers["x-flexihash-version"]) == {"events": 0}
 
 
 def test_arrow_has_the_version(api: Any, instances: list[dict[str, Any]]) -> None:

@@ -50,7 +50,7 @@ def classify(vectors: torch.Tensor, is_west: torch.Tensor, labelled: torch.Tenso
 
 
 def test_few_labels_go_further_on_learned_vectors(tmp_path: Path) -> None:
-    """West or east, of 20 labelled destinations: 0.91 of the others right, 0.60 with random vectors, 0.69 are east."""
+    """West or east, of 20 labelled destinations: 0.87 of the others right, 0.59 with random vectors, 0.68 are east."""
     embed = FlexiHashEmbedding.from_checkpoint(learn_flights(tmp_path))
     longitudes = airports.set_index("faa")["lon"]
     names = [name for name in flights["dest"].head(N_FLIGHTS).unique() if name in longitudes.index]
