@@ -62,6 +62,7 @@ def test_few_labels_go_further_on_learned_vectors(tmp_path: Path) -> None:
         labelled = torch.randperm(len(names))[:N_LABELLED]
         right.append([classify(vectors, is_west, labelled) for vectors in (learned, torch.randn(learned.shape))])
     on_learned, on_random = np.mean(right, axis=0)
-    assert on_learned > 0.85
-    assert on_random < 0.70
+    assert on_learned > 0.80
+    assert on_random < 0.68
+    assert all(mine > other for mine, other in right), right
     assert on_learned > 1 - float(is_west.mean()), "better than to call all of them east"
