@@ -36,6 +36,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     pooling: Pooling = "sum"
     normalize: bool = False
 
+    def over(self, other: Choice) -> Choice:
+        """The other choice, but for what is not as by default in this one."""
+        plain = Choice()
+        mine = {name: getattr(self, name) for name in Choice.__struct_fields__}
+        changed = {name: value for name, value in mine.items() if value != getattr(plain, name)}
+        return msgspec.structs.replace(other, **changed)
+
     def resolve(self, config: ModelConfig) -> Kind:
         """The kind that a model of this configuration gives.
 

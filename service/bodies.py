@@ -62,7 +62,7 @@ Shape = TypeVar("Shape", RawInstances, InstancesToEmbed, RawComparison)
 
 
 def read_choice(request: Request) -> Choice:
-    """The choice of embeddings in a request's query, for a body that has no place for it.
+    """The choice of embeddings in a request's query: lines have no place for it.
 
     Raises:
         Problem: 422; there is no such choice.

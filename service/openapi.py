@@ -91,7 +91,7 @@ def _describe_body(schema: str, example: Any) -> dict[str, Any]:
 
 
 CHOICE_PARAMETERS = [
-    {"name": name, "in": "query", "required": False, "schema": schema, "description": "With a body of lines."}
+    {"name": name, "in": "query", "required": False, "schema": schema, "description": "As in the body."}
     for name, schema in {**CHOICE, "kind": {"type": "string", "enum": [*get_args(Kind)]}}.items()
 ]
 INSTANCES_BODY = _describe_body("Instances", {"instances": [FEATURES]})

@@ -54,11 +54,12 @@ async def embed(request: Request) -> Response:
 
 
 async def _embed_body(request: Request) -> Answer:
-    parts = parts_of(request)
+    parts, queried = parts_of(request), read_choice(request)
     async with read_in_turn(request) as body:
         asked = split_body(body, InstancesToEmbed, parts.decoder)
         check_count(len(asked.instances), parts.settings.max_instances, "instances")
-        return Answer(*await compute_chunks(parts, asked.instances, partial(AttachedModel.embed, choice=asked)))
+        compute = partial(AttachedModel.embed, choice=asked.over(queried))
+        return Answer(*await compute_chunks(parts, asked.instances, compute))
 
 
 async def _embed_lines(request: Request) -> Answer:

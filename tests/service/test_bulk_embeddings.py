@@ -101,7 +101,9 @@ def test_arrow_has_the_version(api: Any, instances: list[dict[str, Any]]) -> Non
 def test_the_choice_stands_in_the_query(api: Any, instances: list[dict[str, Any]], query: str) -> None:
     choice: dict[str, Any] = dict(one.split("=") for one in query[1:].split("&"))
     choice = {name: value == "true" if name == "normalize" else value for name, value in choice.items()}
-    assert read(send_lines(api, to_lines(instances), query=query))[0] == ask(api, instances, **choice)["embeddings"]
+    expected = ask(api, instances, **choice)
+    assert read(send_lines(api, to_lines(instances), query=query))[0] == expected["embeddings"]
+    assert api.post(f"/v1/embeddings{query}", json={"instances": instances}).json() == expected
 
 
 def test_empty_lines_are_none_and_the_last_needs_no_end(api: Any, instances: list[dict[str, Any]]) -> None:
