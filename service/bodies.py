@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 import msgspec
 from fastapi import Request
@@ -16,7 +16,7 @@ from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.wire import UNREADABLE, describe_unreadable
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.model_errors import FeatureError
-from flexihash.model.pooled import Choice
+from flexihash.model.pooled import Choice, Kind, Pooling
 from flexihash.service.problems import Problem
 
 JSON = "application/json"
@@ -54,8 +54,12 @@ class RawComparison(Choice, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     SHAPE: ClassVar[str] = '{"query": {...}, "candidates": [{...}, ...]}'
 
 
-class QueriedChoice(Choice, frozen=True, forbid_unknown_fields=True):
-    """A choice and nothing else."""
+class QueriedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A choice and nothing else, as a query spells it."""
+
+    kind: Kind | msgspec.UnsetType = msgspec.UNSET
+    pooling: Pooling = "sum"
+    normalize: Literal["false", "true"] = "false"
 
 
 Shape = TypeVar("Shape", RawInstances, InstancesToEmbed, RawComparison)
@@ -68,7 +72,9 @@ def read_choice(request: Request) -> Choice:
         Problem: 422; there is no such choice.
     """
     try:
-        return msgspec.convert(dict(request.query_params), QueriedChoice, strict=False)
+        given = msgspec.convert(dict(request.query_params), QueriedChoice)
+        kind = None if isinstance(given.kind, msgspec.UnsetType) else given.kind
+        return Choice(kind=kind, pooling=given.pooling, normalize=given.normalize == "true")
     except msgspec.ValidationError as error:
         detail = f"the query may have kind, pooling and normalize: {error}"
         raise Problem(422, detail, reason="shape") from None

@@ -140,6 +140,7 @@ def test_a_body_may_be_cut_anywhere(api: Any, instances: list[dict[str, Any]], n
         (b'{"a": "' + b"x" * 100_000 + b'"}', "", 413, None, "too_large", "a line is more than max_body_bytes, 100000"),
         (b" " * 1_000_001, "", 413, None, "too_large", "more than 10 times max_body_bytes, 1000000"),
         (b"{}", "?pooling=average", 422, None, "shape", "Invalid enum value 'average'"),
+        (b"{}", "?kind=null", 422, None, "shape", "Invalid enum value 'null'"),
         (b"{}", "?normalise=true", 422, None, "shape", "unknown field `normalise`"),
         (b"", "?kind=task&pooling=mean", 409, None, "choice", 'pooling "mean" is for the kind "context"'),
     ],
