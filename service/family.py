@@ -9,9 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from flexihash.service.environment import PREFIX
 from flexihash.service.orphans import die_with_parent
 from flexihash.service.service_errors import DemoError
-from flexihash.service.settings import PREFIX
 
 STOP_S = 3.0  # from being told to stop to being told to hurry; Ctrl-C must be through in 5
 HURRY_S = 1.0

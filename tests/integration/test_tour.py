@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from flexihash.service.environment import PREFIX
 from flexihash.service.service_errors import AddressError
-from flexihash.service.settings import PREFIX
 from flexihash.service.supervisor import bind_socket
 from rig.ports import HOST
 

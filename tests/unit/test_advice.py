@@ -44,7 +44,8 @@ from flexihash.model.online import OnlineModel
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
 from flexihash.service.advice import FAULTS, advise
-from flexihash.service.settings import PREFIX, Settings
+from flexihash.service.environment import PREFIX
+from flexihash.service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 PLAIN = KafkaConnection("h:1")

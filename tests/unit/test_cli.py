@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from flexihash.service import cli, demonstration
+from flexihash.service.environment import PREFIX
 from flexihash.service.measurement import Measurement
 from flexihash.service.setting_types import Panel
-from flexihash.service.settings import PREFIX, Settings
+from flexihash.service.settings import Settings
 from flexihash.service.supervisor import bind_socket
 
 WIDTH = 80  # of what is no terminal

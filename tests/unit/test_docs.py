@@ -33,8 +33,9 @@ from flexihash.model.model_errors import FeatureError
 from flexihash.model.saving import ROW_TENSORS
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
+from flexihash.service.environment import PREFIX
 from flexihash.service.memory import STATES
-from flexihash.service.settings import PREFIX, Settings, load_settings
+from flexihash.service.settings import Settings, load_settings
 from flexihash.service.supervisor import API_GRACE_S, LEARNER_GRACE_S
 
 ROOT = Path(__file__).parents[2]

@@ -19,9 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from flexihash.model.config import ModelConfig
 from flexihash.model.tasks import Task
+from flexihash.service.environment import PREFIX
 from flexihash.service.logs import configure_logs
 from flexihash.service.service_errors import SettingsError
-from flexihash.service.settings import PREFIX, Settings, describe_default, find_unknown, load_settings
+from flexihash.service.settings import Settings, describe_default, find_unknown, load_settings
 from tests.integration.brokers import Certificates
 
 PASSWORD = 'h\'orse "battery" st\\aple ünd'
