@@ -17,7 +17,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         task: what is predicted.
         quantile: the wanted quantile in (0, 1); read by the quantile task only.
-        n_rows: rows of the table, a power of two of at least 2; one row takes 160 bytes in all.
+        n_rows: rows of the table, a power of two of at least 2; one row takes 160 bytes, and what its embedding takes.
         seed: of the first embeddings.
         embeddings: whether context embeddings are learned; see `model.contexts`.
         embedding_dim: their size: 8, 16, 32 or 64.

@@ -53,11 +53,14 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
     quantile: Annotated[float, MODEL] = Field(0.5, gt=0, lt=1, description="The wanted quantile, with task quantile.")
     n_rows: Annotated[Rows, MODEL] = Field(
         1 << 18,
-        description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 160 bytes.",
+        description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 160 bytes, and what "
+        "its embedding takes.",
     )
     seed: Annotated[int, MODEL] = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
     embeddings: Annotated[bool, MODEL] = Field(
-        False, description="Learn embeddings of features from their company, without labels, beside the predictions."
+        True,
+        description="Learn embeddings of features from their company, without labels, beside the predictions; false "
+        "takes less memory and time.",
     )
     embedding_dim: Annotated[EmbeddingDim, MODEL] = Field(
         16, description="Size of these embeddings: 8, 16, 32 or 64; a row takes 4 bytes for each, and 16 more."

@@ -43,7 +43,7 @@ class Learned(Outcome):
             console.print(f"Progressive metrics, task {self.task}; of the first, lower is better")
             console.print(_draw_metrics(report.metrics))
         if report.unlabelled:
-            console.print(f"{report.unlabelled:,} events had no label, and taught nothing")
+            console.print(f"{report.unlabelled:,} events had no label, and taught no predictions")
         for reason, n_events in sorted(report.rejected.items()):
             console.print(f"{n_events:,} events rejected: {reason}", style="yellow")
         for sample in report.rejected_samples:
