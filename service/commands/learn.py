@@ -42,6 +42,12 @@ class Learned(Outcome):
         if report.events or report.metrics["weight"]:
             console.print(f"Progressive metrics, task {self.task}; of the first, lower is better")
             console.print(_draw_metrics(report.metrics))
+        if told := report.metrics.get("embeddings", {}).get("told"):
+            losses = report.metrics["embeddings"]
+            console.print(
+                f"Embeddings, {told:,} real and drawn features told apart: log loss {losses['loss']:.4f}, by chance "
+                f"{losses['chance_loss']:.4f}"
+            )
         if report.unlabelled:
             console.print(f"{report.unlabelled:,} events had no label, and taught no predictions")
         for reason, n_events in sorted(report.rejected.items()):
@@ -115,7 +121,7 @@ def _draw_metrics(metrics: dict[str, Any]) -> Table:
     for heading in ("all events", "baseline", f"last {window.get('events', 0):,}", "baseline"):
         table.add_column(heading, justify="right")
     for name in metrics:
-        if name not in ("events", "weight", "window") and not name.startswith("baseline_"):
+        if name not in ("events", "weight", "window", "embeddings") and not name.startswith("baseline_"):
             cells = [part.get(key) for part in (metrics, window) for key in (name, f"baseline_{name}")]
             table.add_row(name.replace("_", " "), *("" if cell is None else f"{cell:.4f}" for cell in cells))
     return table
