@@ -53,8 +53,8 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
     quantile: Annotated[float, MODEL] = Field(0.5, gt=0, lt=1, description="The wanted quantile, with task quantile.")
     n_rows: Annotated[Rows, MODEL] = Field(
         1 << 18,
-        description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 160 bytes, and what "
-        "its embedding takes.",
+        description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 160 bytes, "
+        "and what its embedding takes.",
     )
     seed: Annotated[int, MODEL] = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
     embeddings: Annotated[bool, MODEL] = Field(

@@ -148,7 +148,8 @@ def learn_good(path: Path) -> OnlineModel:
     model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS, embeddings=True)))
     source = FileSource(path)
     loop = LearnLoop(
-        Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS, needs_label=False), NoLetters()), Standing(model, source)
+        Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS, needs_label=False), NoLetters()),
+        Standing(model, source),
     )
     loop.start()
     stop = threading.Event()

@@ -106,7 +106,8 @@ def learn_uninterrupted(connection: KafkaConnection, topic: str, position: int) 
     model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS, embeddings=True)))
     source = KafkaSource(Topic(connection, topic))
     loop = LearnLoop(
-        Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS, needs_label=False), NoLetters()), Standing(model, source)
+        Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS, needs_label=False), NoLetters()),
+        Standing(model, source),
     )
     loop.start()
     stop = threading.Event()
