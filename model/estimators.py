@@ -31,7 +31,7 @@ class _Estimator(base.Estimator):
     _task: Task
     _model: OnlineModel | None = None
 
-    def __init__(self, n_rows: int = 1 << 18, seed: int = 0, crosses: Sequence[str] = ()) -> None:
+    def __init__(self, n_rows: int = 1 << 18, seed: int = 0, crosses: Sequence[str] | None = None) -> None:
         self.n_rows = n_rows
         self.seed = seed
         self.crosses = crosses
@@ -44,13 +44,17 @@ class _Estimator(base.Estimator):
         return self._model
 
     @property
+    def _crosses(self) -> tuple[str, ...]:
+        return tuple(self.crosses or ())
+
+    @property
     def _config(self) -> ModelConfig:
-        return ModelConfig(task=self._task, n_rows=self.n_rows, seed=self.seed, crosses=tuple(self.crosses))
+        return ModelConfig(task=self._task, n_rows=self.n_rows, seed=self.seed, crosses=self._crosses)
 
     @classmethod
     def _unit_test_params(cls) -> Any:
         yield {"n_rows": 1 << 12}
-        yield {"n_rows": 1 << 12, "crosses": ("*",)}
+        yield {"n_rows": 1 << 12, "crosses": ["*"]}
 
     def learn_one(self, x: Mapping[Any, Any], y: Any, w: float = 1.0) -> None:
         """Learns from one event of weight `w`."""
@@ -69,7 +73,7 @@ class _Estimator(base.Estimator):
         return values
 
     def _hash(self, events: Sequence[Mapping[Any, Any]]) -> Batch:
-        return hash_features([flatten(_as_json(event), RULES) for event in events], self.n_rows, tuple(self.crosses))
+        return hash_features([flatten(_as_json(event), RULES) for event in events], self.n_rows, self._crosses)
 
 
 class FlexiHashClassifier(_Estimator, base.MiniBatchClassifier):

@@ -205,7 +205,7 @@ def test_what_only_a_pair_tells_is_learned_sooner() -> None:
     labels = rng.integers(2, size=(30, 30))
     pairs = rng.integers(30, size=(6000, 2))
     scores = []
-    for crosses in ((), ("a*b",)):
+    for crosses in (None, ["a*b"]):
         model = FlexiHashClassifier(n_rows=1 << 14, crosses=crosses)
         score = metrics.Accuracy()
         for a, b in pairs:
