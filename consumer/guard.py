@@ -1,6 +1,7 @@
 """The poison guard: finds the record that makes the learner die, and keeps it from doing so for ever.
 
-Before records are applied, a mark in a file says which; afterwards it is wiped. A learner that finds a mark at its
+Before records are decoded and learned, a mark in a file says which; it is wiped before anything waits, such as for
+the broker, since a learner that is killed while it waits was not killed by a record. A learner that finds a mark at its
 start knows that the one before died there:
 
 1. It applies those records one by one, each with a mark of its own. If it dies of one again, the mark names it.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
 
-from flexihash.consumer.decoding import EventDecoder
+from flexihash.consumer.decoding import Decoded, EventDecoder
 from flexihash.consumer.guard import PoisonGuard
 from flexihash.consumer.history import History, read_history
 from flexihash.consumer.outcomes import Outcomes
@@ -18,7 +19,7 @@ from flexihash.consumer.records import Fetch, Record
 from flexihash.consumer.status import DeadLettersStatus
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
-from flexihash.model.online import OnlineModel
+from flexihash.model.online import Learned, OnlineModel
 
 _logger = logging.getLogger(__name__)
 
@@ -129,18 +130,7 @@ class Lesson:
         if n_skipped:
             self._skip(part.cut(0, n_skipped))
         if n_skipped < len(part):
-            self._apply_guarded(part.cut(n_skipped, len(part)) if n_skipped else part)
-
-    def _apply_guarded(self, part: Fetch) -> None:
-        if self._guard is None:
-            self._apply(part)
-        elif self._guard.is_poison(part):
-            message = "the learner died each time that it was about to learn from it"
-            self._reject(part.record(0), "learn", "poison", message)
-            self.advance(part)
-        else:
-            with self._guard.applying(part):
-                self._apply(part)
+            self._apply(part.cut(n_skipped, len(part)) if n_skipped else part)
 
     def advance(self, fetch: Fetch) -> None:
         """Moves the position of a fetch's partition past it."""
@@ -170,9 +160,17 @@ class Lesson:
         }
 
     def _apply(self, fetch: Fetch) -> None:
-        decoded = self._decoder.decode(fetch.values)  # 2
-        next_offsets = np.array(fetch.offsets, np.int64)[decoded.kept] + 1
-        learned = self.model.learn(decoded.batch, decoded.labels, decoded.weights, fetch.partition, next_offsets)  # 3
+        if self._guard is not None and self._guard.is_poison(fetch):
+            message = "the learner died each time that it was about to learn from it"
+            self._reject(fetch.record(0), "learn", "poison", message)
+        else:
+            self._teach(fetch)
+        self.advance(fetch)
+
+    def _teach(self, fetch: Fetch) -> None:
+        with self._guard.applying(fetch) if self._guard is not None else nullcontext():
+            decoded, learned = self._learn(fetch)
+        # A letter may wait for the broker: whoever is killed meanwhile is not killed by a record.
         for index, rejected in decoded.rejections:  # 4
             self._reject(fetch.record(index), "decode", rejected.reason, str(rejected))
         for index in decoded.kept[~learned.is_learned]:
@@ -180,7 +178,12 @@ class Lesson:
             self._reject(fetch.record(int(index)), "learn", "not_finite", message)
         self.unlabelled += decoded.n_unlabelled
         self.outcomes.count_unlabelled(len(fetch) - len(decoded.kept) - len(decoded.rejections))  # and taught nothing
-        self.advance(fetch)
+
+    def _learn(self, fetch: Fetch) -> tuple[Decoded, Learned]:
+        decoded = self._decoder.decode(fetch.values)  # 2
+        next_offsets = np.array(fetch.offsets, np.int64)[decoded.kept] + 1
+        batch, labels, weights = decoded.batch, decoded.labels, decoded.weights
+        return decoded, self.model.learn(batch, labels, weights, fetch.partition, next_offsets)  # 3
 
     def _reject(self, record: Record, stage: str, reason: str, message: str) -> None:
         self.count(reason, 1)

@@ -7,7 +7,6 @@ from typing import Any, SupportsFloat, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.feature_extraction import FeatureHasher
 
 from flexi_hash_embedding.embedding_errors import FeatureKeyError, FeatureRowError, FeatureValueError
 
@@ -68,6 +67,8 @@ def hash_rows(
 
 def _transform(X: Sequence[Features], n_features: int) -> Any:
     """Return FeatureHasher's CSR matrix (B, n_features)."""
+    from sklearn.feature_extraction import FeatureHasher  # takes a second, which who only pools need not wait
+
     hasher = FeatureHasher(n_features, input_type="pair", alternate_sign=False)
     try:
         try:

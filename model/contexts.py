@@ -72,10 +72,15 @@ def served(table: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tenso
     return records[:, :dim] * (1.0 - records[:, dim + company.VARIANCE, None] / company.PRIOR_VECTOR)
 
 
+def are_learned(table: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Whether the vector of each row was ever moved, (nnz,) bool; of all rows where none are named."""
+    variances = table[:, table.shape[1] - company.N_SCALARS + company.VARIANCE]
+    return (variances if rows is None else variances[rows]) < company.PRIOR_VECTOR
+
+
 def share_learned(table: torch.Tensor) -> float:
     """The share of rows whose vector was ever moved; takes milliseconds on a large table."""
-    variance = table[:, table.shape[1] - company.N_SCALARS + company.VARIANCE]
-    return float((variance < company.PRIOR_VECTOR).sum()) / len(table)
+    return float(are_learned(table).sum()) / len(table)
 
 
 def report(state: torch.Tensor) -> dict[str, Any]:

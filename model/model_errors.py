@@ -2,6 +2,7 @@
 
 ModelError
 ├── ConfigurationError      a setting that no model can have
+│   └── EmbeddingsOff           context embeddings are asked of a model that learns none
 ├── FeatureError            a feature that cannot be learned; names the key
 ├── LabelError              a label that the task cannot take
 ├── TablesHeld              whoever writes the tables does not let readers in
@@ -15,6 +16,10 @@ class ModelError(Exception):
 
 class ConfigurationError(ModelError, ValueError):
     """A setting is outside its range; the message names the setting, the value and the range."""
+
+
+class EmbeddingsOff(ConfigurationError):
+    """Context embeddings are asked of a model that learns none."""
 
 
 class FeatureError(ModelError, ValueError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from copy import deepcopy
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,7 +22,7 @@ from flexihash.model.kernel.experts import DIM
 from flexihash.model.kernel.slots import EVENTS
 from flexihash.model.kernel.trees import Trees
 from flexihash.model.metrics import ProgressiveMetrics
-from flexihash.model.model_errors import ConfigurationError
+from flexihash.model.model_errors import EmbeddingsOff
 from flexihash.model.tables import METRICS_PREFIX, TREES_PREFIX, Tables
 
 CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.6 ms, and 2 more where a tree is grown
@@ -73,6 +75,7 @@ class OnlineModel:
             has_crosses=bool(tables.config.crosses),
         )
         self._contexts = contexts.address(tensors, tables.config, tables.context_blocks.ctypes.data)
+        self._context_state = tensors.get("context_state")
         self._touched = tensors["touched"].numpy()
         self._state = tensors["state"].numpy()
         self._positions = tensors["positions"].numpy()
@@ -163,13 +166,17 @@ class OnlineModel:
         """(nnz, embedding_dim) float32: the context embedding of each feature; zeros for one that was never seen.
 
         Raises:
-            ConfigurationError: context embeddings are turned off.
+            EmbeddingsOff: context embeddings are turned off.
         """
         if not self.config.embeddings:
-            raise ConfigurationError("this model learns no context embeddings: embeddings are turned off")
+            raise EmbeddingsOff("this model learns no context embeddings: they are turned off")
+        return contexts.served(self.tables.tensors[contexts.TABLE], self.find_rows(batch))
+
+    def find_rows(self, batch: Batch) -> torch.Tensor:
+        """(nnz,) int64: the row by which each feature keeps company, a number's being that of its cell."""
         rows = np.empty(len(batch.rows), np.int64)
         stream.look_up(len(batch), self._address(batch), self._memory, self._scratch_for(batch), rows.ctypes.data)
-        return contexts.served(self.tables.tensors[contexts.TABLE], torch.from_numpy(rows))
+        return torch.from_numpy(rows)
 
     def embed(self, batch: Batch) -> torch.Tensor:
         """(B, 16) float32: the sum of value * row vector over each event's activations; zeros without features."""
@@ -181,9 +188,7 @@ class OnlineModel:
 
         A feature that was never seen counts as known where it shares the row of one that was.
         """
-        known = np.flatnonzero(self._touched.take(batch.rows))
-        n_before = known.searchsorted(batch.offsets)
-        return n_before[1:] - n_before[:-1]
+        return count_each(self._touched.take(batch.rows), batch)
 
     def warm_up(self) -> None:
         """Compiles or loads the kernels, on tables of its own, so that the first event doesn't wait for them."""
@@ -195,11 +200,12 @@ class OnlineModel:
         model.report()
 
     def report(self) -> dict[str, Any]:
-        """The progressive metrics; see `model.metrics`."""
-        report = self.metrics.report()
-        if self.config.embeddings:
-            report["embeddings"] = contexts.report(self.tables.tensors["context_state"])
-        return report
+        """The progressive metrics; see `model.metrics`, and `model.contexts` for those of the embeddings."""
+        return _report(self.metrics, self._context_state)
+
+    def copy_report(self) -> Callable[[], dict[str, Any]]:
+        """What makes the report of this moment, later: measuring takes longer than the copy, of half a megabyte."""
+        return partial(_report, deepcopy(self.metrics), deepcopy(self._context_state))
 
     def _read(self, batch: Batch) -> tuple[Predictions, NDArray[np.float32]]:
         values = np.empty(len(batch))
@@ -230,3 +236,16 @@ class OnlineModel:
         if self.config.crosses and len(batch.sides) != len(batch.rows):
             raise ValueError(f"the model crosses {', '.join(self.config.crosses)}: hash its batches with these crosses")
         return Events(*(array.ctypes.data for array in arrays))
+
+
+def _report(metrics: ProgressiveMetrics, context_state: torch.Tensor | None) -> dict[str, Any]:
+    report = metrics.report()
+    if context_state is not None:
+        report["embeddings"] = contexts.report(context_state)
+    return report
+
+
+def count_each(of_features: NDArray[Any], batch: Batch) -> NDArray[np.int64]:
+    """How many of each event's features are not 0 or False in an array of (nnz,). (B,)"""
+    n_before = np.flatnonzero(of_features).searchsorted(batch.offsets)
+    return n_before[1:] - n_before[:-1]

@@ -14,6 +14,7 @@ from flexihash.consumer.consumer_errors import (
     TopicsForeign,
 )
 from flexihash.consumer.status import UNLABELLED, RecentStatus
+from flexihash.model.model_errors import EmbeddingsOff
 from flexihash.model.tasks import Task
 
 FAULTS = {
@@ -88,6 +89,11 @@ def _advice(error: object) -> str:
             return "; `flexihash serve --create-topic` makes it at its start"
         case LabelsUnfit(task=task):
             return f"; mend them{OTHER_TASKS.get(task, '')}"
+        case EmbeddingsOff():
+            return (
+                ": set FLEXIHASH_EMBEDDINGS=true, and FLEXIHASH_CHECKPOINT_DIR to an empty folder, so that the log is"
+                ' learned again; or ask for the kind "task"'
+            )
         case Fenced():
             return ", or give this one another FLEXIHASH_GROUP_ID and checkpoint folder"
         case ConsumerError(fault=Fault.PROTOCOL, wanted=str(wanted)) if wanted:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, cast
 
 import structlog
+import torch
 import uvicorn
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -112,6 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return MUST_MEND
     configure_logs(settings, "api")
     reserve_files()
+    torch.set_num_threads(1)  # answers are small: to wait for threads that get no core takes longer than the work
     # uvicorn repeats the signal when it is done; without this, it would then kill us.
     signal.signal(signal.SIGTERM, lambda *_: None)
     app = create_app(settings)

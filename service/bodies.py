@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import msgspec
 from fastapi import Request
@@ -16,6 +16,7 @@ from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.wire import UNREADABLE, describe_unreadable
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.model_errors import FeatureError
+from flexihash.model.pooled import Choice
 from flexihash.service.problems import Problem
 
 JSON = "application/json"
@@ -25,10 +26,35 @@ BODY_S = 60.0  # for a whole body: 8 MB at a megabit a second
 SECOND_LOOK_BYTES = 1_000_000  # a broken body up to here is parsed again, to name the culprit: up to 50 ms of work
 
 
+QUERY = "query"  # of a comparison: the one instance that is no item of a list
+
+
 class RawInstances(msgspec.Struct, forbid_unknown_fields=True):
     """``{"instances": [...]}`` with the instances unparsed, so that a big body can be walked in chunks."""
 
     instances: list[msgspec.Raw]
+
+    SHAPE: ClassVar[str] = '{"instances": [{...}, ...]}'
+
+
+class InstancesToEmbed(Choice, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The same with a choice of embeddings."""
+
+    instances: list[msgspec.Raw]
+
+    SHAPE: ClassVar[str] = RawInstances.SHAPE
+
+
+class RawComparison(Choice, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """An instance and those that it is compared with."""
+
+    query: msgspec.Raw
+    candidates: list[msgspec.Raw]
+
+    SHAPE: ClassVar[str] = '{"query": {...}, "candidates": [{...}, ...]}'
+
+
+Shape = TypeVar("Shape", RawInstances, InstancesToEmbed, RawComparison)
 
 
 def check_content_type(request: Request, *allowed: str) -> str:
@@ -84,23 +110,22 @@ async def read_body(request: Request, max_body_bytes: int) -> bytes:
     return bytes(body)
 
 
-def split_instances(body: bytes, decoder: EventDecoder, max_instances: int) -> list[msgspec.Raw]:
-    """The instances of ``{"instances": [{...}, ...]}``.
+def split_body(body: bytes, shape: type[Shape], decoder: EventDecoder) -> Shape:
+    """A body of this shape, with its instances still to be parsed.
 
     Raises:
-        Problem: 400, it isn't JSON; 413, too many; 422, another shape, or an instance that JSON cannot hold (NaN).
+        Problem: 400, it isn't JSON; 422, another shape, or an instance that JSON cannot hold (NaN).
     """
     try:
-        instances = msgspec.json.decode(body, type=RawInstances).instances
+        return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        raise Problem(422, f'the body must be {{"instances": [{{...}}, ...]}}: {error}', reason="shape") from None
+        raise Problem(422, f"the body must be {shape.SHAPE}: {error}", reason="shape") from None
     except UNREADABLE as error:
-        match _parse_laxly(body):
-            case {"instances": [*items]}:
-                _blame("instances", items, _hashing(decoder))
+        if isinstance(parsed := _parse_laxly(body), dict):
+            for name in (QUERY, "instances", "candidates"):
+                items = parsed.get(name, [])
+                _blame(name, items if isinstance(items, list) else [items], _hashing(decoder))
         raise _not_json(error) from None
-    _check_count(len(instances), max_instances, "instances")
-    return instances
 
 
 def split_events(body: bytes, media_type: str, decoder: EventDecoder, max_events: int) -> tuple[list[bytes], int]:
@@ -120,13 +145,15 @@ def split_events(body: bytes, media_type: str, decoder: EventDecoder, max_events
         events = [body] if body.strip() else []
     if not events:
         raise Problem(422, "there are no events in the body", reason="shape")
-    _check_count(len(events), max_events, "events")
+    check_count(len(events), max_events, "events")
     n_labelled = sum(_check_event(event, index, decoder) for index, event in enumerate(events))
     return events, len(events) - n_labelled
 
 
-def hash_instances(instances: Sequence[msgspec.Raw], first: int, decoder: EventDecoder, n_rows: int) -> Batch:
-    """Hashed features of instances, of which `first` is the first one's index in the request.
+def hash_instances(
+    instances: Sequence[bytes], first: int, decoder: EventDecoder, n_rows: int, name: str = "instances"
+) -> Batch:
+    """Hashed features of instances, of which `first` is the first one's index in the request's `name`.
 
     Raises:
         Problem: 422; one isn't an object, or cannot be learned from; names the instance and the key.
@@ -134,7 +161,7 @@ def hash_instances(instances: Sequence[msgspec.Raw], first: int, decoder: EventD
     decoded = decoder.decode_instances(instances, n_rows)
     if decoded.rejections:
         place, rejected = decoded.rejections[0]
-        _refuse("instances", first + place, bytes(instances[place]), rejected, _hashing(decoder))
+        _refuse(name, first + place, bytes(instances[place]), rejected, _hashing(decoder))
     return decoded.batch
 
 
@@ -160,7 +187,11 @@ def _refuse(name: str, index: int, item: bytes, rejected: EventRejected, read: C
     """Raises the problem of an item that was rejected, with the key, where a second look by `read` finds it."""
     if not rejected.key and (parsed := _parse_laxly(item)) is not None:
         _blame(name, [parsed], read, index)
-    raise _unusable(f"{name}[{index}]", rejected) from None
+    raise _unusable(_place(name, index), rejected) from None
+
+
+def _place(name: str, index: int) -> str:
+    return name if name == QUERY else f"{name}[{index}]"
 
 
 def _parse_laxly(text: bytes) -> Any:
@@ -182,14 +213,15 @@ def _blame(name: str, items: Iterable[Any], read: Callable[[Any], object], first
         try:
             read(item)
         except (EventRejected, FeatureError) as error:
-            raise _unusable(f"{name}[{index}]", error) from None
+            raise _unusable(_place(name, index), error) from None
 
 
 def _hashing(decoder: EventDecoder) -> Callable[[Any], object]:
     return lambda features: hash_features([decoder.read_instance(features)], decoder.n_rows)
 
 
-def _check_count(n_items: int, most: int, name: str) -> None:
+def check_count(n_items: int, most: int, name: str) -> None:
+    """Raises a `Problem`, 413, where a request has more items than it may."""
     if n_items > most:
         detail = f"{n_items} {name} are more than max_instances, {most}; send them in several requests"
         raise Problem(413, detail, reason="too_many")

@@ -7,9 +7,8 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from copy import deepcopy
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import structlog
@@ -17,11 +16,12 @@ import structlog
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.status import STALE_AFTER_S, STATUS_FILE, LearnerStatus, read_status
 from flexihash.consumer.wire import EventFormat
+from flexihash.model import contexts
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch, hash_features
-from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import TablesHeld
 from flexihash.model.online import OnlineModel
+from flexihash.model.pooled import Choice, Embedded, embed
 from flexihash.model.tables import PATIENCE_S, Tables
 from flexihash.service.advice import advise
 from flexihash.service.folders import check_memory
@@ -49,7 +49,6 @@ STATES = {
 }
 
 Result = TypeVar("Result")
-Embedding = tuple[list[float], int, int]  # the vector, and how many features are known, of how many
 
 log = structlog.stdlib.get_logger("memory")
 
@@ -87,17 +86,18 @@ class AttachedModel:
         columns = predictions.values, predictions.scores, n_known, np.diff(batch.offsets)
         return list(map(Prediction, *(column.tolist() for column in columns))), version
 
-    async def embed(self, batch: Batch) -> tuple[list[Embedding], Version]:
-        """Embeddings (16 numbers each) of hashed events, and the version that they belong to."""
-        embeddings, n_known, version = await self._read(
-            lambda: (self._model.embed(batch), self._model.count_known(batch), self._version())
-        )
-        n_features = np.diff(batch.offsets)
-        return list(zip(embeddings.tolist(), n_known.tolist(), n_features.tolist(), strict=True)), version
+    async def embed(self, batch: Batch, choice: Choice) -> tuple[list[Embedded], Version]:
+        """Embeddings of hashed events, all of them one item, and the version that they belong to.
 
-    async def read_progress(self) -> tuple[Version, ProgressiveMetrics]:
-        """What has been learned so far, and the metrics of that moment: a copy, of half a megabyte."""
-        return await self._read(lambda: (self._version(), deepcopy(self._model.metrics)))
+        Raises:
+            ConfigurationError: this model has no embeddings of that choice.
+        """
+        embedded, version = await self._read(lambda: (embed(self._model, batch, choice), self._version()))
+        return [embedded], version
+
+    async def read_progress(self) -> tuple[Version, Callable[[], dict[str, Any]]]:
+        """What has been learned so far, and what makes the report of that moment: of a copy, of half a megabyte."""
+        return await self._read(lambda: (self._version(), self._model.copy_report()))
 
     def explain_hold(self) -> str | None:
         """Why answers wait in vain for the tables, for people; None where they do not."""
@@ -113,6 +113,11 @@ class AttachedModel:
     def occupancy(self) -> float:
         """Share of the table's rows that an event ever moved; takes milliseconds on a large table."""
         return self._model.occupancy()
+
+    def embedding_occupancy(self) -> float | None:
+        """Share of the rows whose context embedding was ever moved; None where there are none. As quick."""
+        table = self._tables.tensors.get(contexts.TABLE)
+        return None if table is None else contexts.share_learned(table)
 
     def close(self) -> None:
         """Lets go of the lock file; whoever still computes with the tables may finish."""
@@ -289,5 +294,7 @@ def warm_kernels() -> None:
     decoder = EventDecoder(EventFormat(), config.task, config.n_rows)
     decoder.warm_up()
     model = OnlineModel(Tables.create(config))
-    model.predict(hash_features([[("warm", 1.0)]], config.n_rows))
+    batch = hash_features([[("warm", 1.0)]], config.n_rows)
+    model.predict(batch)
+    model.find_rows(batch)
     model.report()

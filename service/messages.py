@@ -37,15 +37,23 @@ class Predictions(msgspec.Struct):
 
 
 class Embeddings(msgspec.Struct, omit_defaults=True):
-    """One embedding of 16 numbers per instance, in their order; all zeros for an instance without features.
+    """One embedding per instance, in their order; all zeros for an instance without features.
 
-    `features` says how many features each came to, `known_features` how many of them were learned from before.
+    `features` says how many features each came to, `known_features` how many of them were learned from before; of
+    context embeddings, how many have a vector.
     """
 
     embeddings: list[list[float]]
     version: Version
     known_features: list[int] = []
     features: list[int] = []
+
+
+class Similarities(msgspec.Struct):
+    """The cosine between the query and each candidate, in their order; null where one of the two is all zeros."""
+
+    similarities: list[float | None]
+    version: Version
 
 
 class Published(msgspec.Struct, omit_defaults=True):
@@ -82,13 +90,15 @@ class Model(msgspec.Struct, kw_only=True):
     """The model that answers; the parts that come from tables or from a learner are null until there is one.
 
     `metrics` are progressive, under ``window`` over the last events only, and of the moment that `version` names;
-    `occupancy` is the share of the table's rows that an event ever moved.
+    `occupancy` is the share of the table's rows that an event ever moved, `embedding_occupancy` of those that have
+    learned a context embedding: null where these are turned off.
     """
 
     configuration: dict[str, Any]
     version: Version | None
     metrics: dict[str, Any]
     occupancy: float | None
+    embedding_occupancy: float | None
     learner: Learner | None
 
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
 import structlog
@@ -35,6 +35,10 @@ SECURITY_HEADERS = {  # of every answer that has no other
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
+}
+EMBEDDING_LOSSES = {
+    "loss": "Log loss of telling a real feature from a drawn one, before learning, over all events or a window.",
+    "chance_loss": "The same loss of who knows only how many of them are real.",
 }
 
 log = structlog.stdlib.get_logger("api")
@@ -98,7 +102,20 @@ class LearnerCollector(Collector):
             yield from _describe_rejections(status)
             yield from _describe_positions(status)
             yield from _describe_quality(status)
+            yield from self._describe_embeddings(status.metrics.get("embeddings", {}))
             yield from _describe_checkpoint(status.checkpoint)
+
+    def _describe_embeddings(self, report: Mapping[str, float | None]) -> Iterator[GaugeMetricFamily]:
+        for name, text in EMBEDDING_LOSSES.items():
+            losses = _family(f"embedding_{name}", text, "over")
+            for over, prefix in (("all", ""), ("window", "window_")):
+                if (value := report.get(prefix + name)) is not None:
+                    losses.add_metric([over], value)
+            if losses.samples:
+                yield losses
+        model = self._memory.model
+        if model is not None and (share := model.embedding_occupancy()) is not None:
+            yield _gauge("embedding_occupancy", "Share of the rows that have learned a context embedding.", share)
 
 
 def _describe_progress(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 from fastapi import FastAPI
 
 from flexihash.consumer.wire import MAX_WEIGHT
+from flexihash.model import contexts
 from flexihash.model.metrics import metric_names
+from flexihash.model.pooled import Kind, Pooling
 from flexihash.model.tasks import Task
 from flexihash.service import messages, problems
 from flexihash.service.bodies import JSON, NDJSON
@@ -19,6 +21,7 @@ METRICS = "/metrics"
 ANSWERS = (
     messages.Embeddings,
     messages.Predictions,
+    messages.Similarities,
     messages.Published,
     messages.Model,
     messages.Saved,
@@ -42,6 +45,7 @@ EXAMPLES: dict[type, Any] = {
         "predictions": [{"value": 0.187, "score": -1.469, "known_features": 5, "features": 5}],
         "version": VERSION,
     },
+    messages.Similarities: {"similarities": [0.93, -0.12, None], "version": VERSION},
     messages.Published: {"events": 1, "positions": {"events:0": 327347}},
 }
 BAD_INSTANCE = {
@@ -54,18 +58,40 @@ BAD_INSTANCE = {
     "request_id": "5f0c9c1e7a5b4d0f8a3f1f0a9a1b2c3d",
 }
 
-INSTANCES = {
+INSTANCES: dict[str, Any] = {
     "type": "object",
     "required": ["instances"],
     "additionalProperties": False,
     "properties": {"instances": {"type": "array", "items": {"$ref": "#/components/schemas/Features"}}},
 }
-INSTANCES_BODY = {
-    "required": True,
-    "content": {
-        JSON: {"schema": {"$ref": "#/components/schemas/Instances"}, "example": {"instances": [FEATURES]}},
+CHOICE = {  # of embeddings, as `model.pooled` has it
+    "kind": {"type": ["string", "null"], "enum": [*get_args(Kind), None]},
+    "pooling": {"type": "string", "enum": [*get_args(Pooling)], "default": "sum"},
+    "normalize": {"type": "boolean", "default": False},
+}
+INSTANCES_TO_EMBED = {**INSTANCES, "properties": {**INSTANCES["properties"], **CHOICE}}
+COMPARISON = {
+    "type": "object",
+    "required": ["query", "candidates"],
+    "additionalProperties": False,
+    "properties": {
+        "query": {"$ref": "#/components/schemas/Features"},
+        "candidates": INSTANCES["properties"]["instances"],
+        **CHOICE,
     },
 }
+
+
+def _describe_body(schema: str, example: Any) -> dict[str, Any]:
+    return {
+        "required": True,
+        "content": {JSON: {"schema": {"$ref": f"#/components/schemas/{schema}"}, "example": example}},
+    }
+
+
+INSTANCES_BODY = _describe_body("Instances", {"instances": [FEATURES]})
+EMBED_BODY = _describe_body("InstancesToEmbed", {"instances": [FEATURES, {"dest": "IAH"}], "normalize": True})
+COMPARISON_BODY = _describe_body("Comparison", {"query": {"dest": "IAH"}, "candidates": [{"dest": "DFW"}, FEATURES]})
 EVENT_REFERENCE = {"$ref": "#/components/schemas/Event"}
 EVENTS_BODY = {
     "required": True,
@@ -94,7 +120,13 @@ class DocumentedApp(FastAPI):
         settings: Settings = self.state.parts.settings
         components = document.setdefault("components", {})
         schemas["Model"]["properties"]["metrics"] = {"$ref": "#/components/schemas/Metrics"}
-        bodies = {"Features": {"type": "object"}, "Instances": INSTANCES, "Event": _describe_event(settings)}
+        bodies = {
+            "Features": {"type": "object"},
+            "Instances": INSTANCES,
+            "InstancesToEmbed": INSTANCES_TO_EMBED,
+            "Comparison": COMPARISON,
+            "Event": _describe_event(settings),
+        }
         components.setdefault("schemas", {}).update(schemas, **bodies, **_describe_metrics(settings.task))
         if settings.api_token is None:
             components.pop("securitySchemes", None)
@@ -123,7 +155,15 @@ def _describe_metrics(task: Task) -> dict[str, Any]:
     kinds = {"events": {"type": "integer"}, "weight": {"type": "number"}}
     metrics = {name: kinds.get(name, {"type": ["number", "null"]}) for name in metric_names(task)}
     window = {"$ref": "#/components/schemas/WindowMetrics"}
-    described = {"Metrics": {**metrics, "window": window}, "WindowMetrics": metrics}
+    embeddings = {"$ref": "#/components/schemas/EmbeddingMetrics"}
+    described = {
+        "Metrics": {**metrics, "window": window, "embeddings": embeddings},
+        "WindowMetrics": metrics,
+        "EmbeddingMetrics": {
+            **{name: {"type": "integer"} for name in ("events", "told")},
+            **{name: {"type": ["number", "null"]} for name, *_ in contexts.LOSSES},
+        },
+    }
     return {name: {"type": "object", "properties": properties} for name, properties in described.items()}
 
 

@@ -19,6 +19,7 @@ MEANINGS = {
     400: "The body is not JSON",
     401: "The token is missing or wrong",
     408: "The body took too long to arrive",
+    409: "The model that answers has no embeddings of this choice",
     413: "The body or the number of instances is over the limit",
     415: "The content type is not one that this call reads",
     422: "A part of the body can't be used; names it and its key",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from flexihash.service.routes import answering, checkpointing, describing, operating, publishing
+from flexihash.service.routes import answering, checkpointing, comparing, describing, operating, publishing
 
 
 def include_routes(app: FastAPI) -> None:
     """Gives the API all of its routes. Side by side: each level of nesting costs a request some microseconds."""
-    for part in (operating, answering, publishing, describing, checkpointing):
+    for part in (operating, answering, comparing, publishing, describing, checkpointing):
         app.include_router(part.router)

@@ -19,13 +19,14 @@ async def describe_model(request: Request) -> Response:
     """What the model is, how far it has come, how good it is, and how its learner fares."""
     parts = parts_of(request)
     model = parts.memory.model
-    version, metrics = await model.read_progress() if model else (None, None)
+    version, report = await model.read_progress() if model else (None, dict)
     return respond(
         Model(
             configuration=parts.describe_settings(),
             version=version,
-            metrics=await asyncio.to_thread(metrics.report) if metrics else {},
+            metrics=await asyncio.to_thread(report),
             occupancy=await asyncio.to_thread(model.occupancy) if model else None,
+            embedding_occupancy=await asyncio.to_thread(model.embedding_occupancy) if model else None,
             learner=_describe_learner(parts),
         )
     )

@@ -86,13 +86,16 @@ def test_every_route_answers_a_generated_client(
         assert (published.events, published.unlabelled, len(published.warnings)) == (2, 1, 1)
         service.wait_position(3)
 
+        near = models.Comparison.from_dict({"query": FEATURES, "candidates": [FEATURES, {}]})
         instances = models.Instances.from_dict({"instances": [FEATURES, {"carier": "UA"}]})
         predictions = call("predict", body=instances)
         assert [(one.known_features, one.features) for one in predictions.predictions] == [(2, 2), (0, 1)]
         assert 0.5 < predictions.predictions[0].value < 1.0
         assert predictions.version.events == 2
-        embeddings = call("embed", body=instances)
+        embeddings = call("embed", body=models.InstancesToEmbed.from_dict({**instances.to_dict(), "kind": "task"}))
         assert (len(embeddings.embeddings), embeddings.known_features) == (2, [2, 0])
+        similarities = call("compare", body=near)
+        assert similarities.similarities == [pytest.approx(1.0), None]
 
         model = call("describe_model")
         assert model.version.events == model.metrics.events == model.metrics.window.events == 2

@@ -34,6 +34,7 @@ import msgspec
 import numpy as np
 
 from flexihash.consumer.consumer_errors import ConsumerError
+from flexihash.consumer.guard import MARK_FILE
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.source import KafkaSource
 from flexihash.consumer.kafka.topic import Topic
@@ -52,7 +53,8 @@ SEGMENT_ROUNDS = 25
 EVENTS_PER_SECOND = 1_500.0
 BAD_EVERY = 500  # one event in so many is malformed
 NESTED_EVERY = 20  # one in so many takes the long way of decoding
-FIRST_NESTED_S = 0.7  # after a learner begins to learn: it has met its first nested event by then
+FIRST_NESTED_S = 2.0  # after a learner begins to learn: it has met its first nested event by then
+HELD_S = 0.1  # at one mark of the poison guard; records take microseconds, polls of them milliseconds
 WEIGHT_UNIT = 2.0**-20  # sums of up to 2^32 of it are exact in float64
 CHECKPOINT_S = 0.3
 QUIET_S = 0.4  # a kill comes within so long after events are learned again
@@ -264,11 +266,12 @@ class Soak:
         self._report.rounds += 1
 
     def _kill_thrice(self, service: Service, rng: random.Random) -> int:
-        """Kills three learners, one after the other, about when they meet their first nested event; the last's pid."""
-        pid = 0
+        """Kills the learner, and then three new ones, each in the midst of what takes it long; the last's pid."""
+        pid, marks = service.status().pid, {b""}
+        kill(pid)
         for _ in range(3):
             pid = _wait_learner(service, pid)
-            time.sleep(rng.uniform(0.0, FIRST_NESTED_S))
+            marks.add(_wait_mark(service.folder / "checkpoints" / MARK_FILE, marks, rng.uniform(0.0, FIRST_NESTED_S)))
             kill(pid)
         return pid
 
@@ -304,6 +307,20 @@ def _wait_learner(service: Service, old_pid: int) -> int:
     """Until another one learns; its pid."""
     service.wait(lambda: service.status().pid != old_pid and service.status().state == "learning", "a learner")
     return service.status().pid
+
+
+def _wait_mark(file: Path, known: set[bytes], timeout_s: float) -> bytes:
+    """Until a learner has applied something for HELD_S, and not what a killed one had marked; the mark."""
+    begin = since = time.monotonic()
+    mark = b""
+    while (now := time.monotonic()) - begin < timeout_s:
+        found = file.read_bytes().strip()
+        if found != mark:
+            mark, since = found, now
+        elif now - since >= HELD_S and mark not in known and b'"is_read":true' not in mark:
+            break
+        time.sleep(Service.look_s)
+    return mark
 
 
 def run(

@@ -11,7 +11,7 @@ import pytest
 
 from flexihash.model.features import FeatureRules, flatten, hash_features
 from flexihash.service.memory import AttachedModel
-from flexihash.service.routes.answering import CHUNK_INSTANCES
+from flexihash.service.routes.computing import CHUNK_INSTANCES
 
 LATE = {"carrier": "UA", "hour": "17", "distance": 1400.5}
 OTHER = {"carrier": "B6", "hour": "6", "distance": 200}

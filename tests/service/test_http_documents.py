@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from flexihash.consumer.status import CheckpointStatus
-from flexihash.service.messages import Embeddings, Predictions
+from flexihash.service.messages import Embeddings, Predictions, Similarities
+from flexihash.service.settings import Settings
 
 PAGE = Path(__file__).parents[2] / "docs" / "http.md"
 OUR_ROUTES = {
@@ -23,11 +24,18 @@ OUR_ROUTES = {
     ("get", "/metrics"),
     ("post", "/v1/embeddings"),
     ("post", "/v1/predictions"),
+    ("post", "/v1/similarities"),
     ("post", "/v1/events"),
     ("get", "/v1/model"),
     ("post", "/v1/checkpoints"),
     ("get", "/v1/checkpoints"),
 }
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    """With all that can be turned on, and be documented."""
+    return settings.model_copy(update={"embeddings": True})
 
 
 @pytest.fixture
@@ -57,7 +65,8 @@ def test_every_error_is_a_problem(document: dict[str, Any]) -> None:
 
 
 def test_bodies_and_answers_have_schemas_and_examples(document: dict[str, Any]) -> None:
-    for path, answer in (("/v1/predictions", Predictions), ("/v1/embeddings", Embeddings)):
+    bodies = {"/v1/predictions": Predictions, "/v1/embeddings": Embeddings, "/v1/similarities": Similarities}
+    for path, answer in bodies.items():
         call = operations(document)["post", path]
         content = call["responses"]["200"]["content"]["application/json"]
         assert content["schema"] == {"$ref": f"#/components/schemas/{answer.__name__}"}
@@ -71,7 +80,7 @@ def test_the_examples_of_bodies_are_accepted(
     api: Any, document: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api.app.state.parts.publisher, "publish", lambda events: [(0, 7)] * len(events))
-    for path in ("/v1/predictions", "/v1/embeddings"):
+    for path in ("/v1/predictions", "/v1/embeddings", "/v1/similarities"):
         content = operations(document)["post", path]["requestBody"]["content"]["application/json"]
         assert api.post(path, json=content["example"]).status_code == 200
     events = operations(document)["post", "/v1/events"]["requestBody"]["content"]
@@ -112,7 +121,10 @@ def test_the_page_shows_every_route_with_a_curl() -> None:
 
 
 def test_the_page_lists_every_metric_and_no_other(api: Any, learner: Any) -> None:
+    for color in ("red", "blue") * 10:
+        learner.learn({"color": color, "size": 1.5}, 1)
     learner.report(
+        metrics=learner.model.report(),
         rejected={"bad_label": 1},
         checkpoint=CheckpointStatus(path="/c", saved_at=time.time(), duration_s=1, pause_s=1, size_bytes=1),
     )
