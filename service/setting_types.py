@@ -163,8 +163,9 @@ def explain_allowed(details: ErrorDetails) -> str:
 
 EMPTY_IS_NONE = BeforeValidator(_none_if_empty)
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas), Metavar("A,B")]
-Crosses = Annotated[Names, AfterValidator(_check_crosses), Metavar("A*B,C*D")]
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+Names = Annotated[Listed, Metavar("A,B")]
+Crosses = Annotated[Listed, AfterValidator(_check_crosses), Metavar("A*B,C*D")]
 Offsets = Annotated[dict[int, int], NoDecode, BeforeValidator(_read_offsets), Metavar("[PARTITION:]OFFSET,...")]
 Text = Annotated[str | None, EMPTY_IS_NONE]
 Secret = Annotated[SecretStr | None, EMPTY_IS_NONE]
