@@ -62,7 +62,7 @@ class Learned(Outcome):
         return not self.report.events and not has_read_all
 
 
-@takes("task", "quantile", "n_rows", "label_field", "features_field", "ignored_features")
+@takes("task", "quantile", "n_rows", "label_field", "features_field", "ignored_features", "crosses")
 def learn(
     file: Annotated[
         Path,

@@ -30,7 +30,7 @@ from flexihash.producer import synthetic
 from flexihash.producer.events import encode
 from tests.integration.brokers import ApacheKafka, administer
 from tests.integration.served import Service, assert_exact
-from tests.integration.test_refused_letters import wait_for
+from tests.letters.test_refused_letters import wait_for
 
 
 def test_a_second_learner_of_the_same_checkpoints_is_refused(
