@@ -33,6 +33,12 @@ demo: $(READY) ## Learn real flights from an embedded broker while predicting th
 test: $(READY) ## Run the tests; those on Apache Kafka too where KAFKA_HOME names its folder
 	$(RUN) pytest
 
+test-letters: $(READY) ## Run the tests of what cannot be learned, dead letters and their replay; KAFKA_HOME as above
+	$(RUN) pytest tests/letters
+
+test-hostile: $(READY) ## Run the tests of what others may do to it; KAFKA_HOME as above
+	$(RUN) pytest tests/hostile
+
 test-recovery: $(READY) ## Run the tests that kill, damage and fill up; KAFKA_HOME as above
 	$(RUN) pytest tests/recovery
 
@@ -78,4 +84,4 @@ soak: $(READY) ## Kill the service ROUNDS times on a real broker, and compare wi
 clean: ## Remove .venv and everything built
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 
-.PHONY: help setup scatter demo test test-recovery check bench profile up down test-docker test-browser soak clean
+.PHONY: help setup scatter demo test test-letters test-hostile test-recovery check bench profile up down test-docker test-browser soak clean

@@ -84,6 +84,20 @@ GOALS = (
     Goal("speed, to the fastest VW through its Python API", slowest_lead, "at least", 2.0, "x"),
     Goal("log loss on flights, to the best of VW and River", narrowest_loss, "below", 1.0, "x"),
     Goal(
+        "the same with embeddings",
+        value_of("embeddings", "flights from JSON bytes, embeddings on", "speed"),
+        "at least",
+        0.7e6,
+        "events/s",
+    ),
+    Goal(
+        "kilometres to the five destinations with the nearest embeddings",
+        value_of("embeddings", "flights, dest (88), flexihash", "mean distance of the nearest 5"),
+        "at most",
+        930.0,
+        "km",
+    ),
+    Goal(
         "from Kafka to the table, to the bare client, kafka-python",
         ratio_of("kafka", "learner, kafka-python", "rate"),
         "at least",

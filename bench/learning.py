@@ -8,7 +8,6 @@ flights only; ours is then scored on those N as well, and on what is left by a p
 from __future__ import annotations
 
 import gc
-import os
 import random
 import statistics
 import time
@@ -18,15 +17,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.pass_by_stage import learn, stay_on_one_core
 from bench.peers import Peer, all_peers, quiet
 from bench.results import Row
-from flexihash.consumer.decoding import EventDecoder
-from flexihash.consumer.files import FETCH_LINES
-from flexihash.consumer.wire import EventFormat
-from flexihash.model.config import ModelConfig
-from flexihash.model.online import OnlineModel
 from flexihash.model.sums import PROBABILITY_CLIP
-from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
 from flexihash.producer.events import encode
 from flexihash.producer.flights import flights
@@ -48,31 +42,6 @@ class Ours:
     def total_s(self) -> float:
         """The median pass."""
         return statistics.median(map(sum, zip(self.decode_s, self.learn_s, strict=True)))
-
-
-def learn(task: Task, messages: Sequence[bytes]) -> tuple[NDArray[np.float64], float, float]:
-    """One pass over fresh tables in the default configuration: predictions, and CPU seconds of decoding and learning.
-
-    What the learner does between a poll and a checkpoint; the polls are as long as those from a file.
-    """
-    config = ModelConfig(task=task, n_rows=1 << 18)
-    model = OnlineModel(Tables.create(config))
-    decoder = EventDecoder(EventFormat(), task, config.n_rows)
-    model.warm_up()
-    decoder.warm_up()
-    predictions = []
-    decode_s = learn_s = 0.0
-    for begin in range(0, len(messages), FETCH_LINES):
-        start = time.process_time()
-        decoded = decoder.decode(messages[begin : begin + FETCH_LINES])
-        middle = time.process_time()
-        learned = model.learn(decoded.batch, decoded.labels, decoded.weights)
-        learn_s += time.process_time() - middle
-        decode_s += middle - start
-        predictions.append(learned.predictions)
-    found = np.concatenate(predictions)
-    assert len(found) == len(messages), "every event of a benchmark is learned"
-    return found, decode_s, learn_s
 
 
 def loss(task: Task, predictions: Sequence[float] | NDArray[np.float64], labels: NDArray[np.float64]) -> float:
@@ -97,11 +66,6 @@ def peer_loss(peer: Peer, task: Task, predictions: Sequence[float], labels: NDAr
     """The loss of a peer's predictions, or of ours, of the events that it was given and is scored on."""
     scored = peer.scored(len(predictions))
     return loss(task, predictions[scored], labels[scored])
-
-
-def stay_on_one_core() -> None:
-    """This process and all that it starts; Java too sees one core then."""
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:

@@ -17,6 +17,7 @@ from bench.results import Row, Run
 SECTIONS = {
     "learning": "from JSON bytes to the updated table on flights, and how well it predicts, beside the peers",
     "quality": "progressive loss on public streams, beside the peers",
+    "embeddings": "is like beside like: context embeddings beside those made offline; speed with them and without",
     "decode": "from JSON bytes to hashed rows, beside msgspec alone",
     "kafka": "from the topic to the table, beside the bare client",
     "http": "predictions over HTTP, idle and under ingest, beside a bare route",

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.consumer.consumer_errors import EventRejected
-from flexihash.consumer.scan.book import NameBook
+from flexihash.consumer.scan.book import SIDES_SHIFT, NameBook
 from flexihash.consumer.scan.flat_events import LEARN, LEFT, UNLABELLED, Limits
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, WEIGHT, pack_names
 from flexihash.consumer.scan.scanner import Scanned, scan
 from flexihash.consumer.wire import MAX_WEIGHT, Event, EventFormat, EventReader
+from flexihash.model.crosses import find_sides
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.tasks import Task
 
@@ -53,7 +54,7 @@ class EventDecoder(EventReader):
         self.n_rows = n_rows
         self._needs_label = needs_label
         self._names = pack_names(self._name_roles())
-        self._book = NameBook(format.rules.ignores)
+        self._book = NameBook(self._find_role)
         self._limits = self._scan_limits()
         self._instance_names = pack_names(dict.fromkeys(self.left_out, IGNORED))
         self._instance_limits = self._limits._replace(is_whole=True, needs_label=False)
@@ -101,13 +102,17 @@ class EventDecoder(EventReader):
             events.append(event)
             kept.append(place)
         return Decoded(
-            batch=hash_features([event.features for event in events], n_rows),
+            batch=hash_features([event.features for event in events], n_rows, self.format.rules.crosses),
             labels=np.array([np.nan if event.label is None else event.label for event in events], np.float64),
             weights=np.array([event.weight for event in events], np.float64),
             kept=np.array(kept, np.int64),
             rejections=rejections,
             n_unlabelled=n_unlabelled,
         )
+
+    def _find_role(self, name: str) -> int:
+        rules = self.format.rules
+        return IGNORED if rules.ignores(name) else find_sides(name, rules.crosses) << SIDES_SHIFT
 
     def _name_roles(self) -> dict[str, int]:
         roles = dict.fromkeys(self.left_out, IGNORED)
@@ -122,7 +127,8 @@ class EventDecoder(EventReader):
         rules, labels = self.format.rules, self.task.record
         return Limits(
             is_whole=not self.format.features_field,
-            has_patterns=bool(rules.ignored_features),
+            has_patterns=bool(rules.ignored_features or rules.crosses),
+            has_crosses=bool(rules.crosses),
             needs_label=self._needs_label,
             is_binary=labels.is_binary,
             lowest=labels.lowest,
@@ -147,7 +153,7 @@ def _merge(scanned: Scanned, read: Decoded) -> Decoded:
     n_unlabelled = int(np.count_nonzero(is_kept & np.isnan(scanned.labels) | (scanned.outcomes == UNLABELLED)))
     sizes = np.diff(scanned.offsets)
     labels, weights = scanned.labels, scanned.weights
-    batch = Batch(scanned.rows, scanned.offsets, scanned.values, scanned.is_number, scanned.fields)
+    batch = Batch(scanned.rows, scanned.offsets, scanned.values, scanned.is_number, scanned.fields, scanned.sides)
     if len(read.kept):
         is_kept[read.kept] = True
         sizes[read.kept] = np.diff(read.batch.offsets)
@@ -187,4 +193,5 @@ def _weave(scanned: Batch, read: Batch, is_read: NDArray[np.bool_]) -> Batch:
         weave(read.values, scanned.values),
         weave(read.is_number, scanned.is_number),
         weave(read.fields, scanned.fields),
+        weave(read.sides, scanned.sides) if len(read.sides) + len(scanned.sides) == len(is_read) else scanned.sides,
     )

@@ -177,7 +177,7 @@ class Lesson:
             message = "learning from it would leave the range of float32; nothing of it was learned"
             self._reject(fetch.record(int(index)), "learn", "not_finite", message)
         self.unlabelled += decoded.n_unlabelled
-        self.outcomes.count_unlabelled(len(fetch) - len(decoded.kept) - len(decoded.rejections))  # and taught nothing
+        self.outcomes.count_unlabelled(decoded.n_unlabelled)  # they taught embeddings at most
 
     def _learn(self, fetch: Fetch) -> tuple[Decoded, Learned]:
         decoded = self._decoder.decode(fetch.values)  # 2

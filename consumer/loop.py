@@ -41,7 +41,7 @@ from flexihash.model.checkpoint.store import Loaded
 POLL_S = 0.5
 REFRESH_S = 5.0  # between looks for new partitions, and for a broker that went away
 RETRY_S = 1.0  # after a failure that may pass
-COOL_DOWN_S = 20.0  # for a machine that is out of memory to get over it; the lease, not renewed meanwhile, is longer
+COOL_DOWN_S = 20.0  # for a machine that is out of memory to get over it
 TEND_S = 0.25  # meanwhile
 
 
@@ -73,6 +73,7 @@ class LearnLoop:
         self._describe = describe
         self._give_way = Yielder()
         self._next_refresh = 0.0
+        self._next_lease = 0.0
 
     @property
     def status(self) -> LearnerStatus:
@@ -100,7 +101,7 @@ class LearnLoop:
         self._lesson.begin(self._standing.source.topic, identity.topic_id)
         if self._schedule is not None:
             self._schedule.begin()
-        self._renew()
+        self._keep_lease()
         self._next_refresh = time.monotonic() + REFRESH_S
 
     def run(self, stop: StopSignal) -> None:
@@ -152,8 +153,7 @@ class LearnLoop:
         self.report.set_state("cooling", why)
         deadline = time.monotonic() + COOL_DOWN_S
         while not stop.is_set() and time.monotonic() < deadline:
-            self.tend()
-            stop.wait(min(TEND_S, deadline - time.monotonic()))
+            self._hold(stop, min(TEND_S, deadline - time.monotonic()))
         self._go_on()
         return not stop.is_set()
 
@@ -167,20 +167,29 @@ class LearnLoop:
                 letters.flush(FLUSH_TIMEOUT_S)
             except ConsumerError as error:
                 self.report.set_state("pausing", self._describe(error))
-                self.tend()
-                stop.wait(RETRY_S)
+                self._hold(stop, RETRY_S)
         self._go_on()
         return True
+
+    def _hold(self, stop: StopSignal, seconds: float) -> None:
+        """Waits while nothing is learned, as a learner that is at work all the same."""
+        self.tend()
+        if time.monotonic() >= self._next_lease:
+            try:
+                self._keep_lease()
+            except ConsumerError as error:
+                if not error.retriable:
+                    raise
+                self._next_lease = time.monotonic() + REFRESH_S
+        stop.wait(seconds)
 
     def _poll(self, stop: StopSignal) -> list[Fetch]:
         try:
             if time.monotonic() >= self._next_refresh:
-                if self._fence is not None:
-                    self._fence.check()
+                self._keep_lease()
                 self._standing.refresh()
                 if self.status.state == "connecting":  # the broker was away: is it the one that it was?
                     self._standing.check_records()
-                self._renew()
                 self._next_refresh = time.monotonic() + REFRESH_S
             fetches = self._standing.source.poll(POLL_S)  # 1
         except ConsumerError as error:
@@ -193,9 +202,12 @@ class LearnLoop:
         self._go_on()
         return fetches
 
-    def _renew(self) -> None:
+    def _keep_lease(self) -> None:
+        """Says that this learner is at work, where no later one has come."""
         if self._fence is not None:
+            self._fence.check()
             self._fence.renew(self._lesson.model.tables.positions().get(0, 0))
+        self._next_lease = time.monotonic() + REFRESH_S
 
     def _go_on(self) -> None:
         if self.status.state != "learning":

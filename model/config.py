@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from flexihash.model.crosses import check_crosses
 from flexihash.model.model_errors import ConfigurationError
 from flexihash.model.tasks import Task
 
@@ -17,10 +18,11 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         task: what is predicted.
         quantile: the wanted quantile in (0, 1); read by the quantile task only.
-        n_rows: rows of the table, a power of two of at least 2; one row takes 160 bytes in all.
+        n_rows: rows of the table, a power of two of at least 2; one row takes 160 bytes, and what its embedding takes.
         seed: of the first embeddings.
         embeddings: whether context embeddings are learned; see `model.contexts`.
         embedding_dim: their size: 8, 16, 32 or 64.
+        crosses: which features are also learned in pairs, as ``origin*dest``; see `model.crosses`.
 
     Raises:
         ConfigurationError: a value is outside its range.
@@ -32,6 +34,7 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     embeddings: bool = False
     embedding_dim: int = 16
+    crosses: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.n_rows < 2 or self.n_rows & (self.n_rows - 1) or self.n_rows > 1 << 30:
@@ -40,3 +43,4 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigurationError(f"quantile must be between 0 and 1, not {self.quantile}")
         if self.embedding_dim not in EMBEDDING_DIMS:
             raise ConfigurationError(f"embedding_dim must be 8, 16, 32 or 64, not {self.embedding_dim}")
+        check_crosses(self.crosses)

@@ -31,9 +31,10 @@ class _Estimator(base.Estimator):
     _task: Task
     _model: OnlineModel | None = None
 
-    def __init__(self, n_rows: int = 1 << 18, seed: int = 0) -> None:
+    def __init__(self, n_rows: int = 1 << 18, seed: int = 0, crosses: Sequence[str] | None = None) -> None:
         self.n_rows = n_rows
         self.seed = seed
+        self.crosses = crosses
 
     @property
     def model(self) -> OnlineModel:
@@ -43,12 +44,17 @@ class _Estimator(base.Estimator):
         return self._model
 
     @property
+    def _crosses(self) -> tuple[str, ...]:
+        return tuple(self.crosses or ())
+
+    @property
     def _config(self) -> ModelConfig:
-        return ModelConfig(task=self._task, n_rows=self.n_rows, seed=self.seed, embeddings=False)
+        return ModelConfig(task=self._task, n_rows=self.n_rows, seed=self.seed, crosses=self._crosses)
 
     @classmethod
     def _unit_test_params(cls) -> Any:
         yield {"n_rows": 1 << 12}
+        yield {"n_rows": 1 << 12, "crosses": ["*"]}
 
     def learn_one(self, x: Mapping[Any, Any], y: Any, w: float = 1.0) -> None:
         """Learns from one event of weight `w`."""
@@ -67,7 +73,7 @@ class _Estimator(base.Estimator):
         return values
 
     def _hash(self, events: Sequence[Mapping[Any, Any]]) -> Batch:
-        return hash_features([flatten(_as_json(event), RULES) for event in events], self.n_rows)
+        return hash_features([flatten(_as_json(event), RULES) for event in events], self.n_rows, self._crosses)
 
 
 class FlexiHashClassifier(_Estimator, base.MiniBatchClassifier):
@@ -76,6 +82,7 @@ class FlexiHashClassifier(_Estimator, base.MiniBatchClassifier):
     Args:
         n_rows: rows of the table, a power of two.
         seed: of the first embeddings.
+        crosses: features that are also learned in pairs, such as ``origin*dest``, or ``*`` for every pair.
 
     >>> from river import datasets, evaluate, metrics
     >>> from flexihash import FlexiHashClassifier
@@ -102,6 +109,7 @@ class FlexiHashRegressor(_Estimator, base.MiniBatchRegressor):
     Args:
         n_rows: rows of the table, a power of two.
         seed: of the first embeddings.
+        crosses: features that are also learned in pairs, such as ``origin*dest``, or ``*`` for every pair.
 
     >>> from river import datasets, evaluate, metrics
     >>> from flexihash import FlexiHashRegressor

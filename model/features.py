@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from flexihash.model.crosses import find_sides
 from flexihash.model.model_errors import FeatureError
 from flexihash.model.murmur import N_FIELDS, hash_texts
 from flexihash.model.words import PADDING
@@ -37,6 +38,7 @@ class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
         max_key_length: characters of a flat name.
         ignored_features: names and glob patterns of what is left out, with all that is in it: ``row``, ``debug*``,
             ``user.address``. Names of nested things are flat ones.
+        crosses: which features are also learned in pairs; see `model.crosses`.
     """
 
     categorical_features: tuple[str, ...] = ()
@@ -45,6 +47,7 @@ class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
     max_depth: int = 16
     max_key_length: int = 512
     ignored_features: tuple[str, ...] = ()
+    crosses: tuple[str, ...] = ()
 
     @property
     def has_globs(self) -> bool:
@@ -65,6 +68,7 @@ class Batch(msgspec.Struct, frozen=True):
         values: (nnz,) float64; 1 for a category.
         is_number: (nnz,) bool.
         fields: (nnz,) int64, a hash of each feature's name, whatever its value: from 0 to 2^31 - 1.
+        sides: (nnz,) int64, where each stands in the crosses, as `find_sides` has it; (0,) without crosses.
     """
 
     rows: NDArray[np.int64]
@@ -72,6 +76,7 @@ class Batch(msgspec.Struct, frozen=True):
     values: NDArray[np.float64]
     is_number: NDArray[np.bool_]
     fields: NDArray[np.int64]
+    sides: NDArray[np.int64] = msgspec.field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -188,13 +193,14 @@ def _compile_glob(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))
 
 
-def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
+def hash_features(events: Iterable[Sequence[Feature]], n_rows: int, crosses: tuple[str, ...] = ()) -> Batch:
     """Rows and values of flat events, as scikit-learn's ``FeatureHasher(n_rows, alternate_sign=False)`` gives them.
 
     Differs from the class in two points: a zero is kept, and features that share a row stay apart.
 
     Args:
         n_rows: a power of two.
+        crosses: those of the model that is to learn them.
 
     Raises:
         FeatureError: a name cannot be written in UTF-8 (a lone surrogate).
@@ -213,6 +219,7 @@ def hash_features(events: Iterable[Sequence[Feature]], n_rows: int) -> Batch:
         values=values,
         is_number=np.array([not isinstance(value, str) for _, value in flat], np.bool_),
         fields=_hash_texts([name for name, _ in flat], N_FIELDS),
+        sides=np.array([find_sides(name, crosses) for name, _ in flat] if crosses else (), np.int64),
     )
 
 

@@ -21,6 +21,7 @@ from flexihash.model.sums import (
     HITS,
     LABEL_FIELDS,
     MODEL,
+    RECENT_FIELDS,
     SCORE_BINS,
     SQUARED,
     SQUARES,
@@ -68,7 +69,8 @@ class ProgressiveMetrics:
 
     An event's weight multiplies its share in every mean. The baseline says what the labels so far would have said:
     their mean (binary and counts: smoothed by half an event, so that the first answers are 0.5 and never 0;
-    regression: 0 at first); for quantile a running estimate of the quantile (0 at first).
+    regression: 0 at first); for quantile a running estimate of the quantile (0 at first). In the window, but for
+    binary, it is that of about the last 1,000 labels; one far away is cut until more like it come, as the model does.
 
     Predictions, labels and weights are finite, weights not negative, probabilities within [0, 1]: whoever calls has
     seen to that. An event beyond 1e75 or not finite is nevertheless only counted, like one of weight 0.
@@ -103,7 +105,8 @@ class ProgressiveMetrics:
             "calibration": ((CALIBRATION_BINS,), torch.float64),
             "scores": ((2, SCORE_BINS), torch.float64),
         }
-        return shapes | curves if find_task(task).is_binary else shapes
+        recent = {"recent": ((RECENT_FIELDS,), torch.float64)}
+        return shapes | (curves if find_task(task).is_binary else recent)
 
     def __init__(self, task: str, tensors: Mapping[str, torch.Tensor], quantile: float = 0.5) -> None:
         arrays: dict[str, NDArray[Any]] = {}
@@ -120,6 +123,7 @@ class ProgressiveMetrics:
         self._quantile = float(quantile)
         self._events: NDArray[np.int64] = arrays["events"]
         self._window: Floats = arrays["window"]
+        self._recent: Floats | None = arrays.get("recent")
         self._sums = Sums(arrays["labels"], arrays["losses"], arrays.get("calibration"), arrays.get("scores"))
 
     def update(self, predictions: Floats, labels: Floats, weights: Floats) -> None:
@@ -144,6 +148,7 @@ class ProgressiveMetrics:
             self._quantile,
             self._events,
             sums.labels,
+            self._recent,
             sums.losses,
             self._window,
             sums.calibration,

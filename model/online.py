@@ -17,6 +17,7 @@ from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
 from flexihash.model.kernel import losses, stream
 from flexihash.model.kernel.addresses import Events, Memory, Scratch, make_scratch
+from flexihash.model.kernel.crossing import MOST_PAIRS
 from flexihash.model.kernel.experts import DIM
 from flexihash.model.kernel.slots import EVENTS
 from flexihash.model.kernel.trees import Trees
@@ -25,7 +26,7 @@ from flexihash.model.model_errors import EmbeddingsOff
 from flexihash.model.tables import METRICS_PREFIX, TREES_PREFIX, Tables
 
 CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.6 ms, and 2 more where a tree is grown
-BATCH_DTYPES = ("int64", "int64", "float64", "bool", "int64")  # of Batch's fields
+BATCH_DTYPES = ("int64", "int64", "float64", "bool", "int64", "int64")  # of Batch's fields
 
 
 class Predictions(NamedTuple):
@@ -71,6 +72,7 @@ class OnlineModel:
             state=tensors["state"].data_ptr(),
             blocks=tables.blocks.ctypes.data,
             trees=Trees(*(tensors[TREES_PREFIX + name].data_ptr() for name in Trees._fields)),
+            has_crosses=bool(tables.config.crosses),
         )
         self._contexts = contexts.address(tensors, tables.config, tables.context_blocks.ctypes.data)
         self._context_state = tensors.get("context_state")
@@ -78,8 +80,8 @@ class OnlineModel:
         self._state = tensors["state"].numpy()
         self._positions = tensors["positions"].numpy()
         self._digests = tensors["digests"].numpy()
-        self._n_features = 64
-        self._scratch, self._kept = make_scratch(self._n_features)
+        self._n_pairs = MOST_PAIRS if tables.config.crosses else 0
+        self._make_scratch(64)
 
     def __reduce__(self) -> tuple[type[OnlineModel], tuple[Tables]]:
         """Copies by the tables alone: everything else looks into them."""
@@ -121,7 +123,7 @@ class OnlineModel:
         is_labelled = ~np.isnan(labels)
         predictions = np.empty(len(batch))
         is_learned = np.empty(len(batch), np.bool_)
-        events, scratch = _address(batch), self._scratch_for(batch)
+        events, scratch = self._address(batch), self._scratch_for(batch)
         to_learn = labels.ctypes.data, weights.ctypes.data
         found = predictions.ctypes.data, is_learned.ctypes.data
         for begin in range(0, len(batch), CHUNK_EVENTS):
@@ -173,7 +175,7 @@ class OnlineModel:
     def find_rows(self, batch: Batch) -> torch.Tensor:
         """(nnz,) int64: the row by which each feature keeps company, a number's being that of its cell."""
         rows = np.empty(len(batch.rows), np.int64)
-        stream.look_up(len(batch), _address(batch), self._memory, self._scratch_for(batch), rows.ctypes.data)
+        stream.look_up(len(batch), self._address(batch), self._memory, self._scratch_for(batch), rows.ctypes.data)
         return torch.from_numpy(rows)
 
     def embed(self, batch: Batch) -> torch.Tensor:
@@ -210,7 +212,7 @@ class OnlineModel:
         scores = np.empty(len(batch))
         embeddings = np.empty((len(batch), DIM), np.float32)
         stream.predict(
-            self._loss, len(batch), _address(batch), self._memory, self._scratch_for(batch),
+            self._loss, len(batch), self._address(batch), self._memory, self._scratch_for(batch),
             *(array.ctypes.data for array in (values, scores, embeddings)),
         )  # fmt: skip
         return Predictions(values, scores), embeddings
@@ -218,9 +220,22 @@ class OnlineModel:
     def _scratch_for(self, batch: Batch) -> Scratch:
         n_features = int(np.diff(batch.offsets).max(initial=0))
         if n_features > self._n_features:
-            self._n_features = n_features
-            self._scratch, self._kept = make_scratch(n_features)
+            self._make_scratch(n_features)
         return self._scratch
+
+    def _make_scratch(self, n_features: int) -> None:
+        self._n_features = n_features
+        self._scratch, self._kept = make_scratch(n_features, self._n_pairs)
+
+    def _address(self, batch: Batch) -> Events:
+        """Where the batch lies, for as long as it is kept; the kernel sees no more than that."""
+        arrays = msgspec.structs.astuple(batch)
+        for array, dtype in zip(arrays, BATCH_DTYPES, strict=True):
+            if array.dtype != dtype or not array.flags.c_contiguous:
+                raise TypeError(f"a batch needs contiguous arrays of {BATCH_DTYPES}, not of {array.dtype}")
+        if self.config.crosses and len(batch.sides) != len(batch.rows):
+            raise ValueError(f"the model crosses {', '.join(self.config.crosses)}: hash its batches with these crosses")
+        return Events(*(array.ctypes.data for array in arrays))
 
 
 def _report(metrics: ProgressiveMetrics, context_state: torch.Tensor | None) -> dict[str, Any]:
@@ -234,13 +249,3 @@ def count_each(of_features: NDArray[Any], batch: Batch) -> NDArray[np.int64]:
     """How many of each event's features are not 0 or False in an array of (nnz,). (B,)"""
     n_before = np.flatnonzero(of_features).searchsorted(batch.offsets)
     return n_before[1:] - n_before[:-1]
-
-
-def _address(batch: Batch) -> Events:
-    """Where the batch lies, for as long as it is kept; the kernel sees no more than that."""
-    for array, dtype in zip(msgspec.structs.astuple(batch), BATCH_DTYPES, strict=True):
-        if array.dtype != dtype or not array.flags.c_contiguous:
-            raise TypeError(f"a batch needs contiguous arrays of {BATCH_DTYPES}, not of {array.dtype}")
-    return Events(
-        *(array.ctypes.data for array in (batch.rows, batch.offsets, batch.values, batch.is_number, batch.fields))
-    )

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
-from flexihash.model.kernel import activation, aging, experts, losses, rows, slots
+from flexihash.model.kernel import activation, aging, crossing, experts, losses, rows, slots
 from flexihash.model.kernel.steps import ROOMY
 from flexihash.model.reference_losses import ReferenceLosses
 from flexihash.model.reference_mixture import Numbers, ReferenceMixture
@@ -61,6 +61,7 @@ class ReferenceModel(nn.Module):
         values: list[float] = []
         kinds: list[int] = []
         numbers = []
+        cells: list[int] = []  # by which each feature is crossed
 
         def add(row: int, value: float, kind: int) -> None:
             rows.append(row)
@@ -71,6 +72,7 @@ class ReferenceModel(nn.Module):
             row = int(batch.rows[j])
             if not batch.is_number[j]:
                 add(row, 1.0, experts.PLAIN)
+                cells.append(row)
                 continue
             count, median, deviation = _move_statistics(float(batch.values[j]), *self.numbers[row].tolist())
             numbers.append((row, (count, median, deviation)))
@@ -83,7 +85,36 @@ class ReferenceModel(nn.Module):
                 for knot, share in ((below, 1 - (at - below)), (below + 1, at - below)):
                     if share > 0:
                         add(activation.mix_row(row, first + knot, self.config.n_rows), share, kind)
+            cells.append(self._find_cell(row, t))
+        for row in self._cross(batch, event, cells):
+            add(row, 1.0, experts.CROSSED)
         return Activations(rows, torch.tensor(values, dtype=torch.float64), kinds, numbers)
+
+    def _find_cell(self, row: int, t: float) -> int:
+        """The row of a number's nearest coarse knot; of two as near, the lower one."""
+        at = t + activation.NUMBER_LIMIT
+        is_upper = float(torch.tensor(at - math.floor(at)).float()) > 0.5
+        _, _, first = activation.GRIDS[0]
+        return int(activation.mix_row(row, first + math.floor(at) + is_upper, self.config.n_rows))
+
+    def _cross(self, batch: Batch, event: int, cells: list[int]) -> list[int]:
+        """The rows of the pairs that are crossed."""
+        if not self.config.crosses:
+            return []
+        begin = int(batch.offsets[event])
+        fields, is_number = batch.fields[begin:].tolist(), batch.is_number[begin:].tolist()
+        sides = [{k for k in range(2 * len(self.config.crosses)) if s >> k & 1} for s in batch.sides[begin:].tolist()]
+        pairs = [
+            sorted((cells[j], cells[i]))
+            for j in range(len(cells))
+            for i in range(j)
+            if any(k ^ 1 in sides[i] for k in sides[j])
+            and not (i == j - 1 and fields[i] == fields[j] and is_number[i] != is_number[j])
+        ]
+        return [
+            int(activation.mix_row(one, crossing.FIRST_TAG + two, self.config.n_rows))
+            for one, two in pairs[: crossing.MOST_PAIRS]
+        ]
 
     def forward(self, activations: Activations) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
         """Each expert's score (N_EXPERTS,), the embedding (DIM,), and the leaves to differentiate by.

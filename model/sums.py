@@ -13,7 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.model.compiled import entry, part
-from flexihash.model.kernel.losses import BINARY, COUNTS, QUANTILE, REGRESSION
+from flexihash.model.kernel.losses import (
+    BINARY,
+    COUNTS,
+    LABEL_MEMORY,
+    LEAST_REACH,
+    QUANTILE,
+    REGRESSION,
+    Loss,
+    find_deviation,
+    limit_surprise,
+)
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -32,6 +42,10 @@ MAGNITUDE_LIMIT = 1e75  # beyond it weight * error^2 could overflow, and one eve
 # labels: running moments of the labels, and the baseline that follows them
 WEIGHT, MEAN, SQUARES, NORM, QUANTILE_SO_FAR, SPREAD = range(6)
 LABEL_FIELDS = 6
+# recent: the same of about the last LABEL_MEMORY labels, none of them out of reach; binary ones need none
+COUNT, REACH = range(LABEL_FIELDS, LABEL_FIELDS + 2)
+RECENT_FIELDS = LABEL_FIELDS + 2
+N_FREE_LABELS = 10.0  # until so many are known they are taken as they are
 # losses: one row per predictor, one column per loss, each a weighted sum
 MODEL, BASELINE = range(2)
 ABSOLUTE, SQUARED, TASK_LOSS, HITS = range(4)
@@ -77,6 +91,23 @@ def _add_label(task: int, quantile: float, labels: Floats, label: float, weight:
     labels[SQUARES] += weight * surprise * (label - labels[MEAN])
     if task == QUANTILE:
         _follow_quantile(quantile, labels, label, weight, share)
+
+
+@_part
+def _add_recent(task: int, quantile: float, recent: Floats, label: float, weight: float) -> None:
+    """As the labels' scale is learned: one label far away is cut, and what was long ago forgotten."""
+    recent[COUNT] += 1.0
+    if recent[COUNT] > N_FREE_LABELS:
+        deviation = find_deviation(Loss(task, quantile), recent[MEAN], recent[SQUARES] / recent[WEIGHT])
+        reach = max(recent[REACH], LEAST_REACH)
+        surprise, recent[REACH] = limit_surprise(label - recent[MEAN], deviation, reach)
+        label = recent[MEAN] + surprise
+    if recent[COUNT] > LABEL_MEMORY:
+        kept = 1.0 - 1.0 / LABEL_MEMORY
+        recent[WEIGHT] *= kept
+        recent[SQUARES] *= kept
+        recent[NORM] *= math.sqrt(kept)
+    _add_label(task, quantile, recent, label, weight)
 
 
 @_part
@@ -145,6 +176,7 @@ def update(
     quantile: float,
     events: NDArray[np.int64],
     labels: Floats,
+    recent: Floats | None,
     losses: Floats,
     window: Floats,
     calibration: Floats | None,
@@ -153,7 +185,7 @@ def update(
     event_labels: Floats,
     weights: Floats,
 ) -> None:
-    """Take events in order. Numba compiles a second version, without the curves, where they are None."""
+    """Take events in order. Numba compiles a second version, without what is None."""
     for i in range(len(predictions)):
         prediction, label, weight = predictions[i], event_labels[i], weights[i]
         slot = events[0] % WINDOW
@@ -166,6 +198,9 @@ def update(
         window[slot, W_LABEL] = label
         window[slot, W_WEIGHT] = weight
         window[slot, W_BASELINE] = baseline
+        if recent is not None:
+            window[slot, W_BASELINE] = _predict_baseline(task, recent)
+            _add_recent(task, quantile, recent, label, weight)
         _add_loss(task, quantile, losses, MODEL, prediction, label, weight)
         _add_loss(task, quantile, losses, BASELINE, baseline, label, weight)
         if calibration is not None:

@@ -162,7 +162,7 @@ def split_events(body: bytes, media_type: str, decoder: EventDecoder, max_events
     if media_type == NDJSON:
         events = [line for line in body.split(b"\n") if line.strip()]
     elif body.lstrip().startswith(b"["):
-        events = _split_array(body, decoder)
+        events = _split_array(body, decoder, max_events)
     else:
         events = [body] if body.strip() else []
     if not events:
@@ -187,14 +187,18 @@ def hash_instances(
     return decoded.batch
 
 
-def _split_array(body: bytes, decoder: EventDecoder) -> list[bytes]:
+def _split_array(body: bytes, decoder: EventDecoder, max_events: int) -> list[bytes]:
     try:
-        return [bytes(event) for event in msgspec.json.decode(body, type=list[msgspec.Raw])]
+        events = msgspec.json.decode(body, type=list[msgspec.Raw])
     except UNREADABLE as error:
         match _parse_laxly(body):
             case [*items]:
                 _blame("events", items, decoder.read)
         raise _not_json(error) from None
+    if (n_events := len(events)) > max_events:
+        del events  # which the problem's traceback would keep, while other bodies come
+        check_count(n_events, max_events, "events")
+    return [bytes(event) for event in events]
 
 
 def _check_event(event: bytes, index: int, decoder: EventDecoder) -> bool:

@@ -16,6 +16,8 @@ from pydantic_settings import NoDecode
 from flexihash.consumer.consumer_errors import ConnectionSettingsError
 from flexihash.consumer.kafka.tls import check_certificates
 from flexihash.model.config import EMBEDDING_DIMS
+from flexihash.model.crosses import check_crosses
+from flexihash.model.model_errors import ConfigurationError
 
 MAX_KAFKA_LENGTH = 249  # of a topic's name
 MAX_TOPIC_LENGTH = 245  # so that ".dlq" can be appended for the dead letters
@@ -77,6 +79,14 @@ def _check_dim(dim: int) -> int:
     if dim not in EMBEDDING_DIMS:
         raise ValueError(f"must be one of {', '.join(map(str, EMBEDDING_DIMS))}")
     return dim
+
+
+def _check_crosses(crosses: tuple[str, ...]) -> tuple[str, ...]:
+    try:
+        check_crosses(crosses)
+    except ConfigurationError as error:
+        raise ValueError(str(error).removeprefix("crosses ")) from error
+    return crosses
 
 
 def _check_rows(n_rows: int) -> int:
@@ -153,7 +163,9 @@ def explain_allowed(details: ErrorDetails) -> str:
 
 EMPTY_IS_NONE = BeforeValidator(_none_if_empty)
 
-Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas), Metavar("A,B")]
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
+Names = Annotated[Listed, Metavar("A,B")]
+Crosses = Annotated[Listed, AfterValidator(_check_crosses), Metavar("A*B,C*D")]
 Offsets = Annotated[dict[int, int], NoDecode, BeforeValidator(_read_offsets), Metavar("[PARTITION:]OFFSET,...")]
 Text = Annotated[str | None, EMPTY_IS_NONE]
 Secret = Annotated[SecretStr | None, EMPTY_IS_NONE]

@@ -21,6 +21,7 @@ from flexihash.service.http_settings import HttpSettings
 from flexihash.service.kafka_settings import KafkaSettings
 from flexihash.service.service_errors import FormerCheckpoints, SettingsError
 from flexihash.service.setting_types import (
+    Crosses,
     EmbeddingDim,
     Names,
     OptionalFolder,
@@ -53,14 +54,22 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
     quantile: Annotated[float, MODEL] = Field(0.5, gt=0, lt=1, description="The wanted quantile, with task quantile.")
     n_rows: Annotated[Rows, MODEL] = Field(
         1 << 18,
-        description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 160 bytes.",
+        description="Rows of the table, a power of two: the more, the fewer features share one; a row takes 160 bytes, "
+        "and what its embedding takes.",
     )
     seed: Annotated[int, MODEL] = Field(0, ge=0, lt=1 << 63, description="Seed of the first embeddings.")
     embeddings: Annotated[bool, MODEL] = Field(
-        False, description="Learn embeddings of features from their company, without labels, beside the predictions."
+        True,
+        description="Learn embeddings of features from their company, without labels, beside the predictions; false "
+        "takes less memory and time.",
     )
     embedding_dim: Annotated[EmbeddingDim, MODEL] = Field(
         16, description="Size of these embeddings: 8, 16, 32 or 64; a row takes 4 bytes for each, and 16 more."
+    )
+    crosses: Annotated[Crosses, MODEL] = Field(
+        (),
+        description="Pairs of features that are also learned together, as origin*dest, or as user.* * item_id where a "
+        "pattern has a star; several separated by commas; * is every pair, which is slow.",
     )
 
     label_field: Annotated[str, EVENTS] = Field(
@@ -138,6 +147,7 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
                 max_features=self.max_features,
                 max_depth=self.max_depth,
                 max_key_length=self.max_key_length,
+                crosses=self.crosses,
             ),
         )
 

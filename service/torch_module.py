@@ -91,7 +91,7 @@ class RowFinder:
     def __call__(self, X: Iterable[Mapping[str, Any]]) -> tuple[IntArray, IntArray, FloatArray]:
         """Rows (nnz,), offsets (B + 1,), values (nnz,), all 1: a number's row says what its value is."""
         flat = [self._read(i, instance) for i, instance in enumerate(X)]
-        batch = hash_features(flat, self._model.config.n_rows)
+        batch = hash_features(flat, self._model.config.n_rows, self._format.rules.crosses)
         rows: IntArray = self._model.find_rows(batch).numpy()
         return rows, batch.offsets, np.ones(len(rows))
 

@@ -1,4 +1,4 @@
-"""A book of feature names: of each that was met, whether it is left out. Python decides that, once a name.
+"""A book of feature names: of each that was met, whether it is left out, or crossed. Python decides that, once a name.
 
 The compiled loop writes down a name that it does not find, as undecided, and leaves the event. Behind the loop
 `decide` asks for all of these, and the messages are scanned again. So patterns cost an event a look-up a name.
@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexihash.consumer.scan.names import IGNORED, MAX_PROBES, spread_hash
+from flexihash.consumer.scan.names import MAX_PROBES, spread_hash
 from flexihash.model.compiled import part
 from flexihash.model.kernel.vectors import store
 from flexihash.model.words import PADDING, is_same, signed64, word64
 
 UNDECIDED = 16  # a role, beside those in `names`
+SIDES_SHIFT = 8  # of a role that has a feature's sides, as `model.crosses` has them, in its upper bits
 BOOK_SLOT_BITS = 13  # 64 KiB
 BOOK_BYTES = 1 << 19  # some ten thousand names; a book without room for one more is begun anew
 FIRST_ENTRY = 16
@@ -37,11 +38,11 @@ class NameBook:
     """The names met so far; for one thread.
 
     Args:
-        is_left_out: says of a name whether its feature is left out.
+        find_role: says what a name means: IGNORED, and the sides of a cross from bit SIDES_SHIFT on.
     """
 
-    def __init__(self, is_left_out: Callable[[str], bool]) -> None:
-        self._is_left_out = is_left_out
+    def __init__(self, find_role: Callable[[str], int]) -> None:
+        self._find_role = find_role
         self._bytes = np.zeros(BOOK_BYTES + len(PADDING), np.uint8)
         self._words = self._bytes.view(np.int64)
         self._slots = np.zeros(1 << BOOK_SLOT_BITS, np.int64)
@@ -65,8 +66,8 @@ class NameBook:
         while self._n_decided < n_used:
             name = self._n_decided + 16
             n_name = int(self._words[self._n_decided // 8])
-            is_left_out = self._is_left_out(self._bytes[name : name + n_name].tobytes().decode())
-            self._words[self._n_decided // 8 + 1] = IGNORED if is_left_out else 0
+            role = self._find_role(self._bytes[name : name + n_name].tobytes().decode())
+            self._words[self._n_decided // 8 + 1] = role
             self._n_decided += _entry_size(n_name)
         return has_new
 
@@ -84,7 +85,7 @@ entry_size = part(_entry_size)
 
 @part
 def find_in_book(name, n_name, h, tail, book):  # type: ignore[no-untyped-def]
-    """The role of a name: 0, IGNORED or UNDECIDED. `h` and `tail` are what `hash_name` gives."""
+    """The role of a name: UNDECIDED, or what `find_role` said. `h` and `tail` are what `hash_name` gives."""
     slot = spread_hash(h, tail, BOOK_SLOT_BITS)
     for _ in range(MAX_PROBES):
         place = book.slots + 8 * slot

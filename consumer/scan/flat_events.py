@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexihash.consumer.scan.book import UNDECIDED, find_in_book
+from flexihash.consumer.scan.book import SIDES_SHIFT, UNDECIDED, find_in_book
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, ONCE, WEIGHT, find_role, is_new_name
 from flexihash.consumer.scan.text import QUOTE, end_of_string, skip_space
 from flexihash.consumer.scan.values import BOOLEAN, FRACTION, INTEGER, NULL, OTHER, STRING, read_value
@@ -24,7 +24,8 @@ class Limits(NamedTuple):
 
     Args:
         is_whole: the features are the whole event, not an object in it.
-        has_patterns: the book says which features are left out.
+        has_patterns: the book says which features are left out, or crossed.
+        has_crosses: some are crossed.
         needs_label: an event without a label is UNLABELLED, and its features are not kept; else its label is NaN.
         is_binary: labels are 0 or 1; else from `lowest` to `highest`.
         max_weight, max_features, max_name_bytes, max_event_bytes: an event beyond is left.
@@ -33,6 +34,7 @@ class Limits(NamedTuple):
 
     is_whole: bool
     has_patterns: bool
+    has_crosses: bool
     needs_label: bool
     is_binary: bool
     lowest: float
@@ -126,7 +128,11 @@ def scan_event(event, end, names, book, limits, slots, found, first):  # type: i
             if not role & IGNORED:
                 if not is_new_name(event, name, n_name, h, tail, slots):
                     return left
+                n_before = n
                 n = add_features(found, n, (h, tail), n_name, value, limits.n_rows)
+                if limits.has_crosses:
+                    for k in range(n_before, n):
+                        store(found.sides + 8 * k, role >> SIDES_SHIFT)
         if role & LABEL and not is_inside and kind != NULL:
             if kind == STRING or not is_label(x, limits):
                 return left

@@ -23,7 +23,7 @@ class Scanned(NamedTuple):
         outcomes: (N,) uint8.
         offsets: (N + 1,) int64; message m owns ``rows[offsets[m]:offsets[m + 1]]``.
         labels, weights: (N,) float64.
-        rows, values, is_number, fields: (nnz,), as in `model.features.Batch`.
+        rows, values, is_number, fields, sides: (nnz,), as in `model.features.Batch`.
     """
 
     outcomes: NDArray[np.uint8]
@@ -34,6 +34,7 @@ class Scanned(NamedTuple):
     values: NDArray[np.float64]
     is_number: NDArray[np.bool_]
     fields: NDArray[np.int64]
+    sides: NDArray[np.int64]
 
 
 class Addresses(NamedTuple):
@@ -47,6 +48,7 @@ class Addresses(NamedTuple):
     values: int
     is_number: int
     fields: int
+    sides: int
 
 
 def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
@@ -75,6 +77,7 @@ def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book:
         values=np.empty(most),
         is_number=np.empty(most, np.bool_),
         fields=np.empty(most, np.int64),
+        sides=np.empty(most if limits.has_crosses else 0, np.int64),
     )
     slots = np.zeros(1 << SLOT_BITS, np.int64)
     n = scan_messages(
@@ -87,9 +90,8 @@ def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book:
         slots.ctypes.data,
         Addresses(*(array.ctypes.data for array in scanned)),
     )
-    return scanned._replace(
-        rows=scanned.rows[:n], values=scanned.values[:n], is_number=scanned.is_number[:n], fields=scanned.fields[:n]
-    )
+    of_features = "rows", "values", "is_number", "fields", "sides"
+    return scanned._replace(**{name: getattr(scanned, name)[:n] for name in of_features})
 
 
 @entry

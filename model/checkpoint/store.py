@@ -9,6 +9,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ STEPS = (
 )
 """The steps of a save, in order; `CheckpointStore.save` says what each does."""
 
-_NAME = re.compile(r"\d{15,}-(\d{6,})")
+_NAME = re.compile(r"\d{15,}-(\d{6,})((\.\d+)?\.damaged)?")
 _DAMAGED = ".damaged"
 _SAVING = ".saving-"
 _REMOVING = ".removing-"
@@ -184,8 +185,9 @@ class CheckpointStore:
     ) -> Loaded | None:
         """Read the newest sound checkpoint.
 
-        A damaged one is renamed to <name>.damaged, logged, named in the result, and the one before it is tried. A sound
-        one that does not fit is refused: going back to an older one, or starting afresh, would be a silent jump.
+        A damaged one is renamed to <name>.damaged, or <name>.2.damaged where there is one already, and so on; it is
+        logged, named in the result, and the one before it is tried. A sound one that does not fit is refused: going
+        back to an older one, or starting afresh, would be a silent jump.
 
         Args:
             expected_configuration: compared with the checkpoint's, as JSON sees both.
@@ -302,10 +304,11 @@ class CheckpointStore:
         return CheckpointInfo(path, manifest, None)
 
     def _set_aside(self, path: Path, reason: str) -> SetAside:
-        aside = path.with_name(path.name + _DAMAGED)
+        names = chain([_DAMAGED], (f".{number}{_DAMAGED}" for number in count(2)))
+        folders = (path.with_name(path.name + name) for name in names)
+        aside = next(folder for folder in folders if folder.is_symlink() or not folder.is_dir())
         try:
-            if aside.is_symlink() or aside.is_file():
-                aside.unlink()
+            aside.unlink(missing_ok=True)
             path.rename(aside)
             durable.sync(self.directory)
         except OSError as cause:
@@ -340,5 +343,5 @@ def _remove(path: Path) -> None:
 
 def _counter(path: Path) -> int:
     """The counter in a checkpoint's name; 0 where the name is not one."""
-    match = _NAME.fullmatch(path.name.removesuffix(_DAMAGED))
+    match = _NAME.fullmatch(path.name)
     return int(match[1]) if match else 0

@@ -38,6 +38,7 @@ class Memory(NamedTuple):
     state: int
     blocks: int  # (n_rows / BLOCK_ROWS,) int64: the newest `touched` of each block of rows
     trees: Trees
+    has_crosses: bool
 
 
 class Events(NamedTuple):
@@ -48,6 +49,7 @@ class Events(NamedTuple):
     values: int  # (nnz,) float64
     is_number: int  # (nnz,) uint8
     fields: int  # (nnz,) int64
+    sides: int  # (nnz,) int64
 
 
 class Scratch(NamedTuple):
@@ -95,17 +97,17 @@ class Scratch(NamedTuple):
     pull: int  # (WINDOW,) float32: gradient of each event
     bend: int  # (WINDOW,) float32: curvature
     histograms: int  # (2, N_LEAVES / 2, N_SLOTS, N_BINS, 2) float32: of this level's nodes and of the next one's
-    sees: int  # (3, 16) float32: SEES by kind and element
-    weight_sees: int  # (3, 8) float32: SEES by kind and weight
+    sees: int  # (4, 16) float32: SEES by kind and element
+    weight_sees: int  # (4, 8) float32: SEES by kind and weight
     aging: int  # (2, 8) float32: drift and prior of each variance
     member: int  # (F,) int64: the row by which each of F features keeps company
     context: int  # (MAX_CONTEXT_DIM,) float32: what the others say of one of them
     gradient: int  # (MAX_CONTEXT_DIM,) float32: what it says of them
 
 
-def make_scratch(n_features: int) -> tuple[Scratch, list[NDArray[Any]]]:
-    """Working memory for events of at most `n_features` features, and what must be kept as long as it is used."""
-    n = max(1, n_features * MAX_PER_FEATURE)
+def make_scratch(n_features: int, n_pairs: int) -> tuple[Scratch, list[NDArray[Any]]]:
+    """Working memory for events of at most so many features and pairs, and what must be kept as long as it is used."""
+    n = max(1, n_features * MAX_PER_FEATURE + n_pairs)
     sees = SEES.T[:, EXPERT_OF_ELEMENT].copy()
     weight_sees = np.zeros((len(sees), N_WEIGHTS), np.float32)
     weight_sees[:, :N_EXPERTS] = SEES.T

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Kinds of activation: a category or a number's own row; a knot of either grid of a number.
-PLAIN, COARSE, FINE = 0, 1, 2
+# Kinds of activation: a category or a number's own row; a knot of either grid of a number; a pair of features.
+PLAIN, COARSE, FINE, CROSSED = 0, 1, 2, 3
 
 
 class Expert(NamedTuple):
@@ -35,13 +35,13 @@ EXPERTS = (
     Expert("steady", 0.2, 0.2, 1e-5, 0.0, 1 / 3, sees=(PLAIN, COARSE)),  # expects little, drifts little
     Expert("bold", 0.2, 0.4, 1e-5, 1e-6, 1 / 3, sees=(PLAIN, COARSE, FINE)),  # large priors: curves, few data
     Expert("agile", 0.1, 0.03, 1e-5, 1e-5, 1 / 3, sees=(PLAIN, COARSE, FINE), is_quick=True),  # follows what changes
-    Expert("plain", 0.2, 0.2, 1e-5, 0.0, 0.0, sees=(PLAIN,)),  # slopes only: many numbers that act together
+    Expert("plain", 0.2, 0.2, 1e-5, 0.0, 0.0, sees=(PLAIN, CROSSED)),  # slopes only: many numbers that act together
 )
 N_EXPERTS = len(EXPERTS)
 EXPERT_DIM = 4  # elements of each expert's embedding; one number, so that the compiler unrolls the loops over it
 DIM = N_EXPERTS * EXPERT_DIM  # of the embedding that is served
 QUICK_EXPERT = [expert.is_quick for expert in EXPERTS].index(True)
-SEES = np.array([[kind in expert.sees for kind in (PLAIN, COARSE, FINE)] for expert in EXPERTS], np.float32)
+SEES = np.array([[kind in expert.sees for kind in (PLAIN, COARSE, FINE, CROSSED)] for expert in EXPERTS], np.float32)
 
 PRIOR_WEIGHT = np.array([expert.prior_weight for expert in EXPERTS], np.float32)
 PRIOR_EMBEDDING = np.array([expert.prior_embedding for expert in EXPERTS], np.float32)

@@ -7,6 +7,7 @@ import numpy as np
 from flexihash.model.compiled import entry
 from flexihash.model.kernel.activation import activate
 from flexihash.model.kernel.company import find_members, learn_context
+from flexihash.model.kernel.crossing import cross
 from flexihash.model.kernel.experts import DIM
 from flexihash.model.kernel.losses import link
 from flexihash.model.kernel.mixture import mix
@@ -29,6 +30,8 @@ def learn(loss, begin, end, events, labels, weights, memory, contexts, scratch, 
     offsets, state = int64s(events.offsets), float64s(memory.state)
     for b in range(begin, end):
         n, n_numbers = activate(offsets[b], offsets[b + 1], events, memory, scratch)
+        if memory.has_crosses:
+            n = cross(offsets[b], offsets[b + 1], n, events, memory, scratch)
         label, weight = float64s(labels)[b], float64s(weights)[b]
         prediction = np.nan
         is_short = True
@@ -57,6 +60,8 @@ def predict(loss, n_events, events, memory, scratch, predictions, scores, embedd
     offsets, state, total = int64s(events.offsets), float64s(memory.state), float32s(scratch.total)
     for b in range(n_events):
         n, n_numbers = activate(offsets[b], offsets[b + 1], events, memory, scratch)
+        if memory.has_crosses:
+            n = cross(offsets[b], offsets[b + 1], n, events, memory, scratch)
         score(n, memory, scratch)
         read_numbers(n_numbers, memory, scratch)
         prediction, z = link(loss, mix(loss, memory, scratch), state)

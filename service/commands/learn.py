@@ -42,8 +42,14 @@ class Learned(Outcome):
         if report.events or report.metrics["weight"]:
             console.print(f"Progressive metrics, task {self.task}; of the first, lower is better")
             console.print(_draw_metrics(report.metrics))
+        if told := report.metrics.get("embeddings", {}).get("told"):
+            losses = report.metrics["embeddings"]
+            console.print(
+                f"Embeddings, {told:,} real and drawn features told apart: log loss {losses['loss']:.4f}, by chance "
+                f"{losses['chance_loss']:.4f}"
+            )
         if report.unlabelled:
-            console.print(f"{report.unlabelled:,} events had no label, and taught nothing")
+            console.print(f"{report.unlabelled:,} events had no label, and taught no predictions")
         for reason, n_events in sorted(report.rejected.items()):
             console.print(f"{n_events:,} events rejected: {reason}", style="yellow")
         for sample in report.rejected_samples:
@@ -56,7 +62,7 @@ class Learned(Outcome):
         return not self.report.events and not has_read_all
 
 
-@takes("task", "quantile", "n_rows", "label_field", "features_field", "ignored_features")
+@takes("task", "quantile", "n_rows", "label_field", "features_field", "ignored_features", "crosses")
 def learn(
     file: Annotated[
         Path,

@@ -45,6 +45,7 @@ class Serving(Outcome):
     "label_field",
     "features_field",
     "ignored_features",
+    "crosses",
     "checkpoint_dir",
     "adopt",
     "checkpoint_seconds",

@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from flexihash.model.config import ModelConfig
 from flexihash.model.tables import layout
 from flexihash.service.settings import Settings
 from flexihash.service.supervisor import API_GRACE_S, LEARNER_GRACE_S
@@ -33,7 +32,7 @@ def test_service_has_time_for_its_last_checkpoint() -> None:
 
 
 def test_shared_memory_holds_two_generations_of_tables() -> None:
-    shapes = layout(ModelConfig(n_rows=Settings.model_fields["n_rows"].default)).values()
+    shapes = layout(Settings.model_construct().model).values()
     n_bytes = sum(dtype.itemsize * _product(shape) for shape, dtype in shapes)
     assert float(find(r"shm_size: (\d+)m", COMPOSE)) * 2**20 > 2 * n_bytes
 

@@ -124,7 +124,7 @@ def test_many_small_things_in_many_bodies_are_taken_apart_one_body_at_a_time(
             connection.sendall(body[-1:])
         for connection in held:
             assert connection.recv(12) == b"HTTP/1.1 413"
-        assert peak_bytes(worker) - before < 700_000_000
+        assert peak_bytes(worker) - before < 500_000_000
 
 
 def test_clients_are_told_apart_by_what_one_of_them_has() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,23 @@ def test_a_stray_does_not_keep_a_damaged_one_from_being_set_aside(tmp_path: Path
     stray.symlink_to("nothing") if is_link else stray.write_text("")
     assert newest_events(store) == 10
     assert stray.is_dir()
+
+
+def test_one_that_is_damaged_again_is_set_aside_beside_the_former(tmp_path: Path) -> None:
+    """As where somebody put a copy in the place of the first, and the disk is no better than it was."""
+    store = make_store(tmp_path)
+    save(store, 10)
+    path = save(store, 20).path
+    shutil.copytree(path, tmp_path / "copy")
+    for number in range(3):
+        if number:
+            shutil.copytree(tmp_path / "copy", path)
+        (path / MANIFEST_FILE).write_text(str(number))
+        assert newest_events(store) == 10
+    damaged = [path.with_name(f"{path.name}{suffix}") for suffix in (".damaged", ".2.damaged", ".3.damaged")]
+    assert [(one / MANIFEST_FILE).read_text() for one in damaged] == ["0", "1", "2"]
+    assert {info.path for info in store.list() if info.problem == "set aside as damaged"} == set(damaged)
+    assert save(store, 30).path.name == "000000000000030-000003"
 
 
 ODD: dict[str, tuple[dict[str, Any], str]] = {

@@ -17,7 +17,7 @@ from flexihash.consumer.kafka.connection import KafkaConnection
 from tests.disks import small_disk
 from tests.integration.served import Launch, Service
 
-ROOM = "1536k"  # the tables of these tests take 1 MiB
+ROOM = "8m"  # the tables of these tests take 5.9 MiB
 EVENTS = [{"features": {"carrier": "UA"}, "label": 1}] * 7
 INSTANCES = {"instances": [{"carrier": "UA"}]}
 
@@ -96,7 +96,7 @@ def test_a_full_folder_is_told_and_learning_goes_on(service: Service, disk: Path
 
 def test_workers_live_in_a_full_folder_and_start_in_one(service: Service, disk: Path) -> None:
     service.environment["FLEXIHASH_WORKERS"] = "2"
-    subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+    subprocess.run(["mount", "-o", "remount,size=16m", disk], check=True)
     learn_and_save(service)
     shared = sorted((service.memory / "prometheus").iterdir())
     assert len(shared) == 4

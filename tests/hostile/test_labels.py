@@ -191,5 +191,17 @@ def test_the_windows_metrics_recover(task: Task, far: float) -> None:
     report = learning.model.report()
     assert np.isfinite([value for value in report.values() if isinstance(value, float)]).all()
     for name in ("mae", "rmse", learning.model.config.task.record.headline):
-        assert report["window"][name] < CLOSE * before[name], name
+        for whose in ("", "baseline_"):
+            assert report["window"][whose + name] < CLOSE * before[whose + name], whose + name
     assert report["window"]["r2"] > 0.9 * before["r2"]
+
+
+@pytest.mark.parametrize("task", QUANTITIES)
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_the_windows_baseline_learns_a_lasting_change_of_scale(task: Task, scale: float) -> None:
+    learning, labels, _ = learn_good(task)
+    before = learning.model.report()["window"]
+    learning.learn(labels[:N_LATER] * scale)
+    window = learning.model.report()["window"]
+    for name in ("baseline_mae", "baseline_rmse"):
+        assert window[name] < CLOSE * before[name] * scale, name

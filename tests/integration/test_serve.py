@@ -103,10 +103,11 @@ class NoLetters(Letters):
 
 
 def learn_uninterrupted(connection: KafkaConnection, topic: str, position: int) -> OnlineModel:
-    model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS)))
+    model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS, embeddings=True)))
     source = KafkaSource(Topic(connection, topic))
     loop = LearnLoop(
-        Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS), NoLetters()), Standing(model, source)
+        Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS, needs_label=False), NoLetters()),
+        Standing(model, source),
     )
     loop.start()
     stop = threading.Event()

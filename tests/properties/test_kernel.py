@@ -33,6 +33,7 @@ VALUES = st.one_of(
 WILD_VALUES = st.one_of(VALUES, st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([1e300, -1e300, 0.0]))
 WEIGHTS = st.sampled_from([0.0, 0.5, 1.0, 1.0, 3.0])
 ROWS = st.sampled_from([2, 8, 1 << 10])
+CROSSES = st.sampled_from([(), ("*",), ("a*price", "b * l*")])
 
 
 def label_for(task: Task, unit: float) -> float:
@@ -47,12 +48,12 @@ STREAMS = st.lists(
 )
 
 
-def hash_events(events: list[dict[str, Any]], n_rows: int) -> Batch:
-    return hash_features([flatten(event, RULES) for event in events], n_rows)
+def hash_events(events: list[dict[str, Any]], n_rows: int, crosses: tuple[str, ...] = ()) -> Batch:
+    return hash_features([flatten(event, RULES) for event in events], n_rows, crosses)
 
 
-def make_model(task: Task, n_rows: int) -> OnlineModel:
-    return OnlineModel(Tables.create(ModelConfig(task=task, n_rows=n_rows, quantile=0.3)))
+def make_model(task: Task, n_rows: int, crosses: tuple[str, ...] = ()) -> OnlineModel:
+    return OnlineModel(Tables.create(ModelConfig(task=task, n_rows=n_rows, quantile=0.3, crosses=crosses)))
 
 
 def snapshot(model: OnlineModel) -> dict[str, bytes]:
@@ -60,21 +61,31 @@ def snapshot(model: OnlineModel) -> dict[str, bytes]:
 
 
 @settings(deadline=None, max_examples=60)
-@given(task=TASKS, n_rows=ROWS, stream=STREAMS, far=st.lists(st.sampled_from([1.0, 1.0, 1.0, 30.0, 1e4]), min_size=1))
+@given(
+    task=TASKS,
+    n_rows=ROWS,
+    crosses=CROSSES,
+    stream=STREAMS,
+    far=st.lists(st.sampled_from([1.0, 1.0, 1.0, 30.0, 1e4]), min_size=1),
+)
 def test_kernel_equals_the_formulas(
-    task: Task, n_rows: int, stream: list[tuple[dict[str, Any], float, float]], far: list[float]
+    task: Task,
+    n_rows: int,
+    crosses: tuple[str, ...],
+    stream: list[tuple[dict[str, Any], float, float]],
+    far: list[float],
 ) -> None:
     """Every step, from the state the kernel is in: all tasks, weights, numbers, and colliding rows (tables of 2).
 
     Some labels are out of reach, by factors `far`.
     """
-    model = make_model(task, n_rows)
-    batch = hash_events([features for features, _, _ in stream], n_rows)
+    model = make_model(task, n_rows, crosses)
+    batch = hash_events([features for features, _, _ in stream], n_rows, crosses)
     for event, (_, unit, weight) in enumerate(stream):
         reference = ReferenceModel(model.tables)
         label = label_for(task, unit) * (1.0 if task is Task.BINARY else far[event % len(far)])
         expected = reference.learn(batch, event, label, weight)
-        one = hash_events([stream[event][0]], n_rows)
+        one = hash_events([stream[event][0]], n_rows, crosses)
         learned = model.learn(one, np.array([label]), np.array([weight]))
         assert learned.predictions[0] == pytest.approx(expected, rel=1e-4, abs=1e-5)
         table = model.tables.tensors["table"].double()
@@ -93,17 +104,23 @@ def test_kernel_equals_the_formulas(
 
 
 @settings(deadline=None, max_examples=60)
-@given(task=TASKS, n_rows=ROWS, stream=STREAMS, cuts=st.lists(st.integers(0, 30), max_size=5))
+@given(task=TASKS, n_rows=ROWS, crosses=CROSSES, stream=STREAMS, cuts=st.lists(st.integers(0, 30), max_size=5))
 def test_any_cut_of_a_stream_gives_equal_bits(
-    task: Task, n_rows: int, stream: list[tuple[dict[str, Any], float, float]], cuts: list[int]
+    task: Task,
+    n_rows: int,
+    crosses: tuple[str, ...],
+    stream: list[tuple[dict[str, Any], float, float]],
+    cuts: list[int],
 ) -> None:
     labels = np.array([label_for(task, unit) for _, unit, _ in stream])
     weights = np.array([weight for _, _, weight in stream])
-    whole, cut = make_model(task, n_rows), make_model(task, n_rows)
-    at_once = whole.learn(hash_events([features for features, _, _ in stream], n_rows), labels, weights)
+    whole, cut = make_model(task, n_rows, crosses), make_model(task, n_rows, crosses)
+    at_once = whole.learn(hash_events([features for features, _, _ in stream], n_rows, crosses), labels, weights)
     bounds = [0, *sorted(min(c, len(stream)) for c in cuts), len(stream)]
     in_parts = [
-        cut.learn(hash_events([f for f, _, _ in stream[begin:end]], n_rows), labels[begin:end], weights[begin:end])
+        cut.learn(
+            hash_events([f for f, _, _ in stream[begin:end]], n_rows, crosses), labels[begin:end], weights[begin:end]
+        )
         for begin, end in pairwise(bounds)
     ]
     assert snapshot(whole) == snapshot(cut)
@@ -111,13 +128,13 @@ def test_any_cut_of_a_stream_gives_equal_bits(
 
 
 @settings(deadline=None, max_examples=60)
-@given(task=TASKS, n_rows=ROWS, stream=STREAMS)
+@given(task=TASKS, n_rows=ROWS, crosses=CROSSES, stream=STREAMS)
 def test_predict_changes_nothing_and_foretells_learn(
-    task: Task, n_rows: int, stream: list[tuple[dict[str, Any], float, float]]
+    task: Task, n_rows: int, crosses: tuple[str, ...], stream: list[tuple[dict[str, Any], float, float]]
 ) -> None:
-    model = make_model(task, n_rows)
+    model = make_model(task, n_rows, crosses)
     for features, unit, weight in stream:
-        batch = hash_events([features], n_rows)
+        batch = hash_events([features], n_rows, crosses)
         before = snapshot(model)
         predicted = model.predict(batch).values
         embedding = model.embed(batch)
@@ -131,6 +148,7 @@ def test_predict_changes_nothing_and_foretells_learn(
 @given(
     task=TASKS,
     n_rows=ROWS,
+    crosses=CROSSES,
     stream=st.lists(
         st.tuples(
             st.dictionaries(NAMES, WILD_VALUES, max_size=6),
@@ -141,9 +159,11 @@ def test_predict_changes_nothing_and_foretells_learn(
         max_size=60,
     ),
 )
-def test_nothing_is_ever_not_finite(task: Task, n_rows: int, stream: list[tuple[dict[str, Any], float, float]]) -> None:
-    model = make_model(task, n_rows)
-    batch = hash_events([features for features, _, _ in stream], n_rows)
+def test_nothing_is_ever_not_finite(
+    task: Task, n_rows: int, crosses: tuple[str, ...], stream: list[tuple[dict[str, Any], float, float]]
+) -> None:
+    model = make_model(task, n_rows, crosses)
+    batch = hash_events([features for features, _, _ in stream], n_rows, crosses)
     labels = np.array([abs(label) if task is Task.COUNTS else label for _, label, _ in stream])
     if task is Task.BINARY:
         labels = np.float64(labels > 0)
@@ -160,16 +180,16 @@ def test_nothing_is_ever_not_finite(task: Task, n_rows: int, stream: list[tuple[
 
 
 @settings(deadline=None, max_examples=60)
-@given(task=TASKS, stream=STREAMS, data=st.data())
+@given(task=TASKS, crosses=CROSSES, stream=STREAMS, data=st.data())
 def test_order_of_features_does_not_matter_to_the_prediction(
-    task: Task, stream: list[tuple[dict[str, Any], float, float]], data: st.DataObject
+    task: Task, crosses: tuple[str, ...], stream: list[tuple[dict[str, Any], float, float]], data: st.DataObject
 ) -> None:
-    model = make_model(task, 1 << 10)
+    model = make_model(task, 1 << 10, crosses)
     events = [features for features, _, _ in stream]
-    model.learn(hash_events(events, 1 << 10), np.array([label_for(task, unit) for _, unit, _ in stream]))
+    model.learn(hash_events(events, 1 << 10, crosses), np.array([label_for(task, unit) for _, unit, _ in stream]))
     shuffled = [dict(data.draw(st.permutations(list(event.items())))) for event in events]
-    one = model.predict(hash_events(events, 1 << 10))
-    other = model.predict(hash_events(shuffled, 1 << 10))
+    one = model.predict(hash_events(events, 1 << 10, crosses))
+    other = model.predict(hash_events(shuffled, 1 << 10, crosses))
     np.testing.assert_allclose(one.values, other.values, rtol=1e-5, atol=1e-5)
 
 

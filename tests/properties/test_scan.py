@@ -36,6 +36,9 @@ FORMATS = [
     EventFormat(rules=FeatureRules(categorical_features=("a*",), numeric_features=("b",))),
     EventFormat(rules=FeatureRules(ignored_features=("l?*", "[!b-y]", "a.b", "price"))),
     EventFormat(features_field="", label_field="y", rules=FeatureRules(ignored_features=("*a*", "l*", "日?"))),
+    EventFormat(rules=FeatureRules(crosses=("*",))),
+    EventFormat(features_field="", rules=FeatureRules(crosses=("a*price", "l* * ?"), ignored_features=("b",))),
+    EventFormat(rules=FeatureRules(crosses=("a*a.b",), categorical_features=("price",))),
 ]
 DECODERS = [
     EventDecoder(format, task, n_rows)
@@ -69,7 +72,7 @@ def assert_same(decoder: EventDecoder, messages: Sequence[bytes | None]) -> None
             n_unlabelled += 1
         else:
             events.append((index, event))
-    expected = hash_features([event.features for _, event in events], decoder.n_rows)
+    expected = hash_features([event.features for _, event in events], decoder.n_rows, decoder.format.rules.crosses)
 
     decoded = decoder.decode(messages)
     found = [(index, rejected.reason, str(rejected), rejected.key) for index, rejected in decoded.rejections]
@@ -82,6 +85,8 @@ def assert_same(decoder: EventDecoder, messages: Sequence[bytes | None]) -> None
     assert_equal(decoded.batch.offsets, expected.offsets)
     assert_equal(decoded.batch.values, expected.values)
     assert_equal(decoded.batch.is_number, expected.is_number)
+    assert_equal(decoded.batch.fields, expected.fields)
+    assert_equal(decoded.batch.sides, expected.sides)
 
 
 def assert_same_instances(decoder: EventDecoder, instances: Sequence[bytes]) -> None:
@@ -95,7 +100,8 @@ def assert_same_instances(decoder: EventDecoder, instances: Sequence[bytes]) -> 
 
     decoded = decoder.decode_instances(instances, decoder.n_rows)
     assert [(index, error.reason, str(error), error.key) for index, error in decoded.rejections] == rejections
-    for found, wanted in zip(astuple(decoded.batch), astuple(hash_features(expected, decoder.n_rows)), strict=True):
+    batch = hash_features(expected, decoder.n_rows, decoder.format.rules.crosses)
+    for found, wanted in zip(astuple(decoded.batch), astuple(batch), strict=True):
         assert_equal(found, wanted)
 
 
@@ -365,6 +371,27 @@ def test_names_without_end_are_decided_on_again_and_again() -> None:
     decoder.n_left = 0
     assert np.diff(decoder.decode([usual] * 3).batch.offsets).tolist() == [1, 1, 1]
     assert decoder.n_left == 0
+
+
+def test_events_with_crosses_are_scanned() -> None:
+    crosses = "löwe*price", "l* * *d", "x*y"
+    messages = [
+        '{"features":{"löwe":"x","price":3,"id":7.5},"label":1}'.encode(),
+        b'{"features":{"a":{"d":1}},"label":1}',
+    ]
+    decoder = CountingDecoder(EventFormat(rules=FeatureRules(crosses=crosses)), Task.BINARY, 1 << 18)
+    for n_left in (1, 2):  # the names are new, and known; what is nested is left
+        assert decoder.decode(messages).batch.sides.tolist() == [
+            0b000101,
+            0b000010,
+            0b000010,
+            0b001000,
+            0b001000,
+            0b001000,
+        ]
+        assert decoder.n_left == n_left
+    assert_same(decoder, messages)
+    assert_same_instances(decoder, [b'{"price":1,"d":"red"}', b'{"x":2,"a":{"y":1}}'] * 2)
 
 
 def test_left_ones_take_their_place_between_the_others() -> None:

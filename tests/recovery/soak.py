@@ -296,7 +296,7 @@ class Soak:
         if newest.manifest.positions != ends:
             raise Mismatch(f"{newest.path} ends at {newest.manifest.positions}, the log at {ends}")
         source = KafkaSource(Topic(self._connection, service.topic))
-        verdict = verify_checkpoint(newest.path, source, ModelConfig(n_rows=N_ROWS), EventFormat())
+        verdict = verify_checkpoint(newest.path, source, ModelConfig(n_rows=N_ROWS, embeddings=True), EventFormat())
         source.close()
         if verdict.differences:
             raise Mismatch(f"{newest.path}: {'; '.join(verdict.differences)}")

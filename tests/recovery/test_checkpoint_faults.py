@@ -169,6 +169,7 @@ def test_another_format_version_is_refused(service: Service) -> None:
         ("FLEXIHASH_N_ROWS", "8192", "n_rows", "4096", "8192"),
         ("FLEXIHASH_TASK", "regression", "task", "'binary'", "'regression'"),
         ("FLEXIHASH_LABEL_FIELD", "clicked", "label_field", "'label'", "'clicked'"),
+        ("FLEXIHASH_EMBEDDINGS", "false", "embeddings", "True", "False"),
     ],
 )
 def test_other_settings_are_refused(

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import pytest
+from kafka import KafkaAdminClient
 
+from flexihash.consumer import letter_box, loop
 from flexihash.consumer.consumer_errors import Fenced
+from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.fence import Fence
 from flexihash.consumer.kafka.connection import KafkaConnection
+from flexihash.consumer.kafka.source import KafkaSource
 from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.lease import Lease
+from flexihash.consumer.lesson import Lesson
+from flexihash.consumer.letter_box import DeadLetters
 from flexihash.consumer.publisher import Publisher
+from flexihash.consumer.standing import Standing
+from flexihash.consumer.wire import EventFormat
+from flexihash.model.config import ModelConfig
+from flexihash.model.online import OnlineModel
+from flexihash.model.tables import Tables
+from flexihash.model.tasks import Task
 from flexihash.producer import synthetic
 from flexihash.producer.events import encode
 from tests.integration.brokers import ApacheKafka, administer
 from tests.integration.served import Service, assert_exact
+from tests.letters.test_refused_letters import wait_for
 
 
 def test_a_second_learner_of_the_same_checkpoints_is_refused(
@@ -144,3 +159,43 @@ def test_a_fence_is_the_newest_holders(apache_kafka: ApacheKafka, topic_name: st
         second.check()
     first.close()
     second.close()
+
+
+@pytest.mark.kafka
+def test_a_learner_that_pauses_renews_its_lease_and_gives_way(
+    apache_kafka: ApacheKafka, topic_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its dead letters reach nobody, and as many of them as may be are in memory."""
+    monkeypatch.setattr(letter_box, "MAX_WAITING", 1)
+    monkeypatch.setattr(loop, "REFRESH_S", 0.2)
+    monkeypatch.setattr(loop, "RETRY_S", 0.1)
+    topic = Topic(apache_kafka.connection, topic_name)
+    topic.create()
+    with Publisher(topic) as publisher:
+        publisher.publish([b"{"] * 10, timeout_s=60)
+    model = OnlineModel(Tables.create(ModelConfig(n_rows=1024)))
+    letters = DeadLetters(Topic(KafkaConnection("127.0.0.1:1"), topic_name))
+    source, first, second = KafkaSource(topic, max_poll_records=1), Fence(topic, topic_name), Fence(topic, topic_name)
+    lesson = Lesson(model, EventDecoder(EventFormat(), Task.BINARY, 1024), letters)
+    learning = loop.LearnLoop(lesson, Standing(model, source), fence=first)
+    words: set[str] = set()
+
+    def hear(admin: KafkaAdminClient) -> bool:
+        (said,) = admin.list_group_offsets(topic_name)[topic_name].values()
+        words.add(said.metadata)
+        return len(words) > 3
+
+    learning.start()
+    with ThreadPoolExecutor(1) as pool, administer(apache_kafka.connection) as admin:
+        ended, stop = None, Event()
+        try:
+            ended = pool.submit(learning.run, stop)
+            wait_for(lambda: learning.status.state == "pausing")
+            wait_for(lambda: hear(admin))
+            assert learning.status.state == "pausing"
+            second.acquire()
+            assert isinstance(ended.exception(timeout=60), Fenced)
+        finally:
+            stop.set()
+    for closed in (letters, source, first, second):
+        closed.close()

@@ -56,7 +56,7 @@ def test_predictions_are_those_of_the_model(api: Any, learner: Any) -> None:
 
 def test_embeddings_are_those_of_the_model(api: Any, learner: Any) -> None:
     learner.learn(LATE, 1, times=7)
-    body = api.post("/v1/embeddings", json={"instances": [LATE, {}, OTHER]}).json()
+    body = api.post("/v1/embeddings", json={"instances": [LATE, {}, OTHER], "kind": "task"}).json()
 
     flat = [flatten(features, FeatureRules()) for features in (LATE, {}, OTHER)]
     expected = learner.model.embed(hash_features(flat, learner.model.config.n_rows))
@@ -147,7 +147,7 @@ def test_answers_say_how_many_features_are_known(api: Any, learner: Any) -> None
         {},
     ]
     predictions = api.post("/v1/predictions", json={"instances": instances}).json()["predictions"]
-    embeddings = api.post("/v1/embeddings", json={"instances": instances}).json()
+    embeddings = api.post("/v1/embeddings", json={"instances": instances, "kind": "task"}).json()
 
     known, features = [4, 1, 1, 0], [4, 2, 3, 0]
     assert [prediction["known_features"] for prediction in predictions] == known

@@ -117,6 +117,7 @@ def test_options_show_default_and_choices() -> None:
     assert shown["start_at"] == ("earliest|latest", "earliest")
     assert shown["bootstrap_servers"] == ("HOST:PORT", "localhost:9092")
     assert shown["ignored_features"] == ("A,B", False)
+    assert shown["crosses"] == ("A*B,C*D", False)
     assert shown["memory_dir"] == (None, False)
     assert shown["port"] == (None, "8080")
     assert shown["create_topic"] == (None, "no")

@@ -26,6 +26,7 @@ from flexihash.consumer.letters import (
 from flexihash.consumer.records import Record
 from flexihash.consumer.status import State
 from flexihash.consumer.wire import EventFormat
+from flexihash.model import contexts
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import FeatureRules, flatten, hash_features
 from flexihash.model.kernel.rows import RECORD_WIDTH
@@ -199,14 +200,17 @@ def test_operations_and_http_name_the_same_metrics() -> None:
 
 
 def test_a_row_takes_the_bytes_that_the_pages_say() -> None:
-    tables = Tables.create(ModelConfig(n_rows=1024))
-    assert sum(tables.tensors[name].nbytes for name in ROW_TENSORS) == 160 * 1024
-    beside = sum(tensor.nbytes for name, tensor in tables.tensors.items() if name not in ROW_TENSORS)
-    assert 0.9e6 < beside < 1.1e6
+    tensors = Tables.create(ModelConfig(n_rows=1024, embeddings=True)).tensors
+    assert sum(tensors[name].nbytes for name in ROW_TENSORS) == 160 * 1024
+    assert tensors[contexts.TABLE].nbytes == 80 * 1024
+    rings = tensors["recent"].nbytes
+    assert 4.1e6 < rings < 4.3e6
+    beside = sum(tensor.nbytes for name, tensor in tensors.items() if name not in (*ROW_TENSORS, contexts.TABLE))
+    assert 0.9e6 < beside - rings < 1.1e6
     for row in table("operations.md", "`FLEXIHASH_N_ROWS`"):
         power = int(row[0].removeprefix("2^").split()[0])
         sizes = [float(size) * {"MiB": 2**20, "GiB": 2**30}[unit] for size, unit in map(str.split, row[1:])]
-        assert sizes == [160 * 2**power * times for times in (1, 2, 1, 4, 35)]
+        assert sizes == [240 * 2**power * times for times in (1, 2, 1, 4, 35)]
     assert sum(int(row[0]) for row in table("architecture.md", "elements")) == RECORD_WIDTH
 
 

@@ -23,7 +23,7 @@ from flexihash import FlexiHashEmbedding
 from flexihash.consumer.files import learn_file
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
-from flexihash.model.features import flatten, hash_features
+from flexihash.model.features import FeatureRules, flatten, hash_features
 from flexihash.model.model_errors import EmbeddingsOff
 from flexihash.model.pooled import Choice, embed
 from flexihash.service import cli
@@ -87,7 +87,8 @@ def checkpoints(tmp_path: Path) -> Path:
 def expect(checkpoint: Path, instances: list[dict[str, Any]], **choice: Any) -> Any:
     """What the API says: it reads by the same format, and pools by the same code."""
     learned = open_checkpoint(checkpoint)
-    batch = hash_features([flatten(one, learned.format.rules) for one in instances], N_ROWS)
+    rules = learned.format.rules
+    batch = hash_features([flatten(one, rules) for one in instances], N_ROWS, rules.crosses)
     return embed(learned.model, batch, Choice(**choice)).vectors
 
 
@@ -214,6 +215,16 @@ def test_the_whole_event_is_read_as_the_model_reads_it(tmp_path: Path) -> None:
     with_label, without = FlexiHashEmbedding.from_checkpoint(checkpoints)([{"a": "x", "label": 1}, {"a": "x"}])
     assert torch.equal(with_label, without)
     assert without.norm() > 0
+
+
+def test_a_model_that_crosses_features_is_read_too(tmp_path: Path) -> None:
+    crosses = ("city*country",)
+    events = [{"features": {"city": f"c{n % 6}", "country": f"l{n % 3}"}} for n in range(100)]
+    file = write_lines(tmp_path / "crossed.ndjson", events)
+    format = EventFormat(rules=FeatureRules(crosses=crosses))
+    learn_file(file, ModelConfig(n_rows=N_ROWS, embeddings=True, crosses=crosses), format, tmp_path / "checkpoints")
+    found = FlexiHashEmbedding.from_checkpoint(tmp_path / "checkpoints")(INSTANCES)
+    np.testing.assert_allclose(found, expect(tmp_path / "checkpoints", INSTANCES), rtol=1e-6, atol=1e-7)
 
 
 def test_training_moves_what_is_not_frozen(checkpoints: Path) -> None:

@@ -208,7 +208,7 @@ def test_unknown_variables_of_others_are_left_alone() -> None:
 
 def test_model_and_memory() -> None:
     settings = load_settings(task="quantile", quantile=0.9, n_rows=1024, seed=7, topic="t.1")
-    assert settings.model == ModelConfig(task=Task.QUANTILE, quantile=0.9, n_rows=1024, seed=7)
+    assert settings.model == ModelConfig(task=Task.QUANTILE, quantile=0.9, n_rows=1024, seed=7, embeddings=True)
     assert settings.memory.name.endswith("-t.1")
     assert load_settings(memory_dir=Path("here")).memory == Path("here")
 

@@ -12,7 +12,7 @@ from flexihash.consumer.kafka.source import read_topic
 from flexihash.consumer.kafka.topic import Topic
 from flexihash.consumer.publisher import Publisher
 from tests.integration.served import Launch, Service
-from tests.integration.test_letters_command import run
+from tests.letters.test_letters_command import run
 
 N_EVENTS = 40
 NARROW, WIDE = b'{"features": {"a": "x"}, "clicked": 1}', b'{"features": {"a": "x", "b": "y"}, "clicked": 1}'

@@ -145,10 +145,11 @@ def service(broker: KafkaConnection, topic_name: str, tmp_path: Path) -> Iterato
 
 def learn_good(path: Path) -> OnlineModel:
     """What the good events alone teach."""
-    model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS)))
+    model = OnlineModel(Tables.create(ModelConfig(n_rows=N_ROWS, embeddings=True)))
     source = FileSource(path)
     loop = LearnLoop(
-        Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS), NoLetters()), Standing(model, source)
+        Lesson(model, EventDecoder(EventFormat(), Task.BINARY, N_ROWS, needs_label=False), NoLetters()),
+        Standing(model, source),
     )
     loop.start()
     stop = threading.Event()
