@@ -67,7 +67,7 @@ class Similarities(msgspec.Struct):
 class Published(msgspec.Struct, omit_defaults=True):
     """`events` published; all of them are learned once a version's positions have reached these.
 
-    Nothing is learned from those that are `unlabelled`; `warnings` say so.
+    Predictions learn nothing from those that are `unlabelled`, embeddings do; `warnings` say so.
     """
 
     events: int

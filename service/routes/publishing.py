@@ -46,4 +46,5 @@ async def publish(request: Request) -> Response:
 def _warn(n_unlabelled: int, n_events: int, parts: Parts) -> list[str]:
     if not n_unlabelled:
         return []
-    return [f'nothing is learned from {n_unlabelled} of {n_events} events: no "{parts.settings.label_field}" in them']
+    label = parts.settings.label_field
+    return [f'predictions learn nothing from {n_unlabelled} of {n_events} events: no "{label}" in them']

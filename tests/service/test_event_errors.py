@@ -174,7 +174,7 @@ def test_events_without_a_label_are_published_and_the_answer_says_that_they_teac
     assert answer["events"] == len(published) >= n_unlabelled
     assert answer["unlabelled"] == n_unlabelled
     assert answer["warnings"] == [
-        f'nothing is learned from {n_unlabelled} of {len(published)} events: no "label" in them'
+        f'predictions learn nothing from {n_unlabelled} of {len(published)} events: no "label" in them'
     ]
 
 
