@@ -242,7 +242,7 @@ def learn_file(
         events_per_second=n_events / seconds if seconds > 0 else 0.0,
         rejected=lesson.rejected,
         rejected_samples=[
-            f"{path}:{_line_number(path, record.offset)}: {message}" for record, message in rejected.first
+            f"{path}:{line_number(path, record.offset)}: {message}" for record, message in rejected.first
         ],
         unlabelled=lesson.unlabelled,
         metrics=model.report(),
@@ -281,7 +281,7 @@ def _save_last(schedule: CheckpointSchedule) -> None:
         raise saved.error
 
 
-def _line_number(path: Path, offset: int) -> str:
+def line_number(path: Path, offset: int) -> str:
     """The line that holds the byte at `offset`; for a stream that is gone, the byte."""
     if str(path) == STDIN:
         return f"byte {offset}"

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flexihash.model.estimators import FlexiHashClassifier, FlexiHashRegressor
+    from flexihash.service.torch_module import FlexiHashEmbedding
 
-__all__ = ["FlexiHashClassifier", "FlexiHashRegressor"]
+__all__ = ["FlexiHashClassifier", "FlexiHashEmbedding", "FlexiHashRegressor"]
 
 
 def __getattr__(name: str) -> Any:
-    """The estimators need River, and nothing else does: they are imported by whoever asks for one."""
+    """Imported by whoever asks for one: the estimators need River, and nothing else does; the module needs much."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "FlexiHashEmbedding":
+        from flexihash.service import torch_module
+
+        return torch_module.FlexiHashEmbedding
     from flexihash.model import estimators
 
     return getattr(estimators, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -34,6 +35,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind | None = None
     pooling: Pooling = "sum"
     normalize: bool = False
+
+    def over(self, other: Choice) -> Choice:
+        """The other choice, but for what is not as by default in this one."""
+        plain = Choice()
+        mine = {name: getattr(self, name) for name in Choice.__struct_fields__}
+        changed = {name: value for name, value in mine.items() if value != getattr(plain, name)}
+        return msgspec.structs.replace(other, **changed)
 
     def resolve(self, config: ModelConfig) -> Kind:
         """The kind that a model of this configuration gives.
@@ -78,6 +86,14 @@ def embed(model: OnlineModel, batch: Batch, choice: Choice) -> Embedded:
     else:
         vectors, known = model.embed(batch), model.count_known(batch)
     return Embedded((normalize(vectors) if choice.normalize else vectors).numpy(), known, np.diff(batch.offsets))
+
+
+def write_head(n_instances: int, dim: int) -> bytes:
+    """What stands in a NumPy file before the vectors; as long for any number of them, so it can be written last."""
+    head = io.BytesIO()
+    shape = n_instances, dim
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return head.getvalue()
 
 
 def normalize(vectors: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar
 
 import msgspec
 from fastapi import Request
@@ -16,7 +16,7 @@ from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.wire import UNREADABLE, describe_unreadable
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.model_errors import FeatureError
-from flexihash.model.pooled import Choice
+from flexihash.model.pooled import Choice, Kind, Pooling
 from flexihash.service.problems import Problem
 
 JSON = "application/json"
@@ -54,7 +54,30 @@ class RawComparison(Choice, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     SHAPE: ClassVar[str] = '{"query": {...}, "candidates": [{...}, ...]}'
 
 
+class QueriedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A choice and nothing else, as a query spells it."""
+
+    kind: Kind | msgspec.UnsetType = msgspec.UNSET
+    pooling: Pooling = "sum"
+    normalize: Literal["false", "true"] = "false"
+
+
 Shape = TypeVar("Shape", RawInstances, InstancesToEmbed, RawComparison)
+
+
+def read_choice(request: Request) -> Choice:
+    """The choice of embeddings in a request's query: lines have no place for it.
+
+    Raises:
+        Problem: 422; there is no such choice.
+    """
+    try:
+        given = msgspec.convert(dict(request.query_params), QueriedChoice)
+        kind = None if isinstance(given.kind, msgspec.UnsetType) else given.kind
+        return Choice(kind=kind, pooling=given.pooling, normalize=given.normalize == "true")
+    except msgspec.ValidationError as error:
+        detail = f"the query may have kind, pooling and normalize: {error}"
+        raise Problem(422, detail, reason="shape") from None
 
 
 def check_content_type(request: Request, *allowed: str) -> str:
@@ -96,17 +119,16 @@ async def read_body(request: Request, max_body_bytes: int) -> bytes:
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > max_body_bytes:
-        raise _too_large(f"{announced} bytes are", max_body_bytes)
+        raise refuse_size(f"{announced} bytes are", max_body_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
             async for piece in request.stream():
                 body += piece
                 if len(body) > max_body_bytes:
-                    raise _too_large("the body is", max_body_bytes)
+                    raise refuse_size("the body is", max_body_bytes)
     except TimeoutError:
-        detail = f"{len(body)} bytes of the body came within {BODY_S:g} s; send it faster, or in several requests"
-        raise Problem(408, detail, reason="timeout") from None
+        raise refuse_slowness(len(body)) from None
     return bytes(body)
 
 
@@ -224,16 +246,22 @@ def _hashing(decoder: EventDecoder) -> Callable[[Any], object]:
     return lambda features: hash_features([decoder.read_instance(features)], decoder.n_rows)
 
 
-def check_count(n_items: int, most: int, name: str) -> None:
+def check_count(n_items: int, most: int, name: str, limit: str = "max_instances") -> None:
     """Raises a `Problem`, 413, where a request has more items than it may."""
     if n_items > most:
-        detail = f"{n_items} {name} are more than max_instances, {most}; send them in several requests"
+        detail = f"{n_items} {name} are more than {limit}, {most}; send them in several requests"
         raise Problem(413, detail, reason="too_many")
 
 
-def _too_large(what: str, max_body_bytes: int) -> Problem:
-    detail = f"{what} more than max_body_bytes, {max_body_bytes}; send several requests"
-    return Problem(413, detail, reason="too_large")
+def refuse_size(what: str, most: int, limit: str = "max_body_bytes") -> Problem:
+    """What is said of a body that is too large."""
+    return Problem(413, f"{what} more than {limit}, {most}; send several requests", reason="too_large")
+
+
+def refuse_slowness(n_bytes: int) -> Problem:
+    """What is said of a body that does not come in time."""
+    detail = f"{n_bytes} bytes of the body came within {BODY_S:g} s; send it faster, or in several requests"
+    return Problem(408, detail, reason="timeout")
 
 
 def _unusable(where: str, error: EventRejected | FeatureError) -> Problem:

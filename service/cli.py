@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 from flexihash.service.commands.broker import broker
 from flexihash.service.commands.dead_letters import dead_letters
 from flexihash.service.commands.demo import demo
+from flexihash.service.commands.embed import embed
 from flexihash.service.commands.inspect import inspect
 from flexihash.service.commands.learn import learn
 from flexihash.service.commands.options import SETTINGS_NOTE, with_settings
@@ -42,6 +43,7 @@ app = typer.Typer(
 )
 app.command("serve", epilog=SETTINGS_NOTE)(serve)
 app.command("learn")(learn)
+app.command("embed")(embed)
 app.command("produce", epilog=EXAMPLES)(produce)
 app.command("inspect")(inspect)
 app.command("verify", epilog=SETTINGS_NOTE)(verify)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -12,6 +13,7 @@ import httptools
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from flexihash.service.bulk import HOLD
 from flexihash.service.doors import Cause, Client, Doors
 from flexihash.service.monitoring import SECURITY_HEADERS
 from flexihash.service.problems import RETRY_AFTER_S, Problem, render_problem
@@ -158,6 +160,7 @@ class BoundedProtocol(HttpToolsProtocol):
         async def run(scope: Scope, receive: Receive, send: Send) -> None:
             try:
                 await self.flow.drain()  # or the client could have us make answers faster than it takes them
+                scope[HOLD] = partial(self._hold_body, cycle)
                 if not cycle.disconnected:
                     await app(scope, receive, send)
             finally:
@@ -185,8 +188,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def n_waiting_bytes(self) -> int:
-        """Of a body that is still arriving, and of answers that are not taken."""
-        return self._n_unread_bytes + (self._body_bytes.get(self.cycle, 0) if self._is_in_body else 0)
+        """Of a body that is still arriving, of answers that are not taken, and of what these are still made of."""
+        is_waiting = self._is_in_body or self.flow.write_paused
+        return self._n_unread_bytes + (self._body_bytes.get(self.cycle, 0) if is_waiting else 0)
 
     def give_way(self, cause: Cause) -> None:
         """Ends it for the sake of others: a request whose body takes their memory with an answer, else at once."""
@@ -197,7 +201,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(Problem(503, detail, reason="memory", headers=headers), cause)
         else:
             self._abort(cause)
-        if is_arriving:
+        if is_arriving or self.flow.write_paused:
             self._give_back_body(self.cycle)
         self._hold_answer(0)
 
@@ -259,6 +263,16 @@ class BoundedProtocol(HttpToolsProtocol):
             self._doors.hold(self.owner, more)
         elif more < 0:
             self._doors.give_back(self.owner, -more)
+
+    def _hold_body(self, cycle: RequestResponseCycle, n_bytes: int) -> None:
+        """Counts what is made of a body beside it, or uncounts, below 0, what of the body is no longer held."""
+        held = self._body_bytes.get(cycle, 0)
+        n_bytes = max(n_bytes, -held)  # all may have been given back already, as it had to give way
+        self._body_bytes[cycle] = held + n_bytes
+        if n_bytes > 0:
+            self._doors.hold(self.owner, n_bytes)
+        else:
+            self._doors.give_back(self.owner, -n_bytes)
 
     def _give_back_body(self, cycle: RequestResponseCycle) -> None:
         self._doors.give_back(self.owner, self._body_bytes.pop(cycle, 0))

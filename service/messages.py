@@ -49,6 +49,14 @@ class Embeddings(msgspec.Struct, omit_defaults=True):
     features: list[int] = []
 
 
+class EmbeddingLine(msgspec.Struct):
+    """One instance's embedding, where each has a line."""
+
+    embedding: list[float]
+    known_features: int
+    features: int
+
+
 class Similarities(msgspec.Struct):
     """The cosine between the query and each candidate, in their order; null where one of the two is all zeros."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any, get_args
 
@@ -89,8 +90,16 @@ def _describe_body(schema: str, example: Any) -> dict[str, Any]:
     }
 
 
+CHOICE_PARAMETERS = [
+    {"name": name, "in": "query", "required": False, "schema": schema, "description": "As in the body."}
+    for name, schema in {**CHOICE, "kind": {"type": "string", "enum": [*get_args(Kind)]}}.items()
+]
 INSTANCES_BODY = _describe_body("Instances", {"instances": [FEATURES]})
 EMBED_BODY = _describe_body("InstancesToEmbed", {"instances": [FEATURES, {"dest": "IAH"}], "normalize": True})
+EMBED_BODY["content"][NDJSON] = {
+    "schema": {"type": "string", "format": "ndjson-instances", "description": "One instance a line."},
+    "example": msgspec.json.encode(FEATURES).decode() + "\n",
+}
 COMPARISON_BODY = _describe_body("Comparison", {"query": {"dest": "IAH"}, "candidates": [{"dest": "DFW"}, FEATURES]})
 EVENT_REFERENCE = {"$ref": "#/components/schemas/Event"}
 EVENTS_BODY = {
@@ -167,11 +176,14 @@ def _describe_metrics(task: Task) -> dict[str, Any]:
     return {name: {"type": "object", "properties": properties} for name, properties in described.items()}
 
 
-def describe_answers(answer: type, *statuses: int, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    """A route's ``responses``: `answer` at `status`, and a problem at each of `statuses`."""
+def describe_answers(
+    answer: type, *statuses: int, status: int = 200, forms: Iterable[str] = ()
+) -> dict[int | str, dict[str, Any]]:
+    """A route's ``responses``: `answer` at `status`, also in other `forms`, and a problem at each of `statuses`."""
     answers: dict[int | str, dict[str, Any]] = {
         status: _describe(answer.__doc__ or "", JSON, answer, EXAMPLES.get(answer))
     }
+    answers[status]["content"].update({form: {"schema": {"type": "string", "format": "binary"}} for form in forms})
     for code in (*statuses, 500):
         meaning = problems.MEANINGS[code]
         plain = {"title": HTTPStatus(code).phrase, "status": code, "detail": meaning}

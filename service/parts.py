@@ -12,6 +12,7 @@ from anyio import CapacityLimiter, move_on_after, to_thread
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.publisher import Publisher
 from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.service import bulk
 from flexihash.service.doors import ANSWER_BYTES, Doors
 from flexihash.service.memory import Memory
 from flexihash.service.monitoring import Metrics
@@ -59,7 +60,8 @@ class Parts:
         self.settings = settings
         self.memory = Memory(settings.memory)
         self.metrics = Metrics(self.memory)
-        largest_bytes = max(settings.max_body_bytes, ANSWER_BYTES * settings.max_instances)
+        bulk_bytes = bulk.TIMES * settings.max_instances * (bulk.VECTOR_BYTES + 4 * settings.embedding_dim)
+        largest_bytes = max(settings.max_body_bytes, ANSWER_BYTES * settings.max_instances, bulk_bytes)
         self.doors = Doors(largest_bytes, self.metrics.count_closed)
         self.decoder = EventDecoder(settings.event_format, settings.task, settings.n_rows)
         self.checkpoints = CheckpointStore(settings.checkpoints, settings.retention)

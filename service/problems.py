@@ -18,6 +18,7 @@ RETRY_AFTER_S = 1  # what a 503 asks for: the learner reports several times a se
 MEANINGS = {
     400: "The body is not JSON",
     401: "The token is missing or wrong",
+    406: "None of the types that are accepted can be given",
     408: "The body took too long to arrive",
     409: "The model that answers has no embeddings of this choice",
     413: "The body or the number of instances is over the limit",

@@ -44,11 +44,12 @@ async def compute_chunks(
     compute: Compute[Item],
     name: str = "instances",
     size: int = CHUNK_INSTANCES,
+    first: int = 0,
 ) -> tuple[list[Item], Version]:
     """`compute` over instances, `size` at a time; the version is that of the last chunk.
 
     Args:
-        name: of the list that they are in the request.
+        name: of the list that they are in the request; `first`: place of the first of them there.
 
     Raises:
         Problem: 409, the model does not give what is asked; 422, an instance cannot be used; 503, there is no model.
@@ -58,7 +59,7 @@ async def compute_chunks(
     for begin in range(0, max(1, len(instances)), size):
         if begin:
             await asyncio.sleep(0)
-        batch = hash_instances(instances[begin : begin + size], begin, parts.decoder, model.n_rows, name)
+        batch = hash_instances(instances[begin : begin + size], first + begin, parts.decoder, model.n_rows, name)
         try:
             some, version = await compute(model, batch)
         except ConfigurationError as error:

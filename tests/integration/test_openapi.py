@@ -22,6 +22,8 @@ from hypothesis import strategies as st
 from schemathesis.cli import schemathesis as run
 
 event = {"features": {"carrier": "UA"}, "label": 1}
+instances = ['{"carrier": "UA"}', '{}', '{"carrier": {"of": ["UA", 7]}}']
+schemathesis.openapi.format("ndjson-instances", st.lists(st.sampled_from(instances)).map("\\n".join))
 schemathesis.openapi.format("ndjson", st.integers(1, 3).map(lambda n: (json.dumps(event) + "\\n") * n))
 
 @schemathesis.serializer("application/x-ndjson")

@@ -58,7 +58,7 @@ def write_events(path: Path, labels: list[int]) -> Path:
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "learn", "produce", "inspect", "verify", "dead-letters", "broker", "demo"]
+    "command", ["serve", "learn", "embed", "produce", "inspect", "verify", "dead-letters", "broker", "demo"]
 )
 def test_every_command_explains_itself(run: Run, command: str) -> None:
     code, out, err = run(command, "--help")
