@@ -27,6 +27,7 @@ from flexihash.service.bulk import hold_of, read_lines
 from flexihash.service.memory import AttachedModel
 from flexihash.service.messages import Embeddings, Predictions, Version
 from flexihash.service.openapi import CHOICE_PARAMETERS, EMBED_BODY, INSTANCES_BODY, describe_answers
+from flexihash.service.problems import Problem
 from flexihash.service.routes.computing import CHUNK_INSTANCES, compute_chunks, read_in_turn
 from flexihash.service.routes.responding import make_router, parts_of, respond
 
@@ -63,7 +64,10 @@ async def _embed_body(request: Request) -> Answer:
 
 
 async def _embed_lines(request: Request) -> Answer:
-    """Of as many instances as a client may send in one go, the embeddings alone are held until the last has come."""
+    """Of as many instances as a client may send in one go, the embeddings alone are held until the last has come.
+
+    That the choice can be had is seen before they come.
+    """
     parts, hold = parts_of(request), hold_of(request)
     limits = parts.settings.max_body_bytes, parts.settings.max_instances
     compute = partial(AttachedModel.embed, choice=read_choice(request))
@@ -75,6 +79,8 @@ async def _embed_lines(request: Request) -> Answer:
         n_before += len(lines)
         hold(sum(column.nbytes for one in some for column in one))
         await asyncio.sleep(0)
+    if not n_before:
+        raise Problem(422, "there are no instances in the body", reason="shape")
     return Answer(embedded, version)
 
 

@@ -23,12 +23,14 @@ from schemathesis.cli import schemathesis as run
 
 event = {"features": {"carrier": "UA"}, "label": 1}
 instances = ['{"carrier": "UA"}', '{}', '{"carrier": {"of": ["UA", 7]}}']
-schemathesis.openapi.format("ndjson-instances", st.lists(st.sampled_from(instances)).map("\\n".join))
+schemathesis.openapi.format("ndjson-instances", st.lists(st.sampled_from(instances), min_size=1).map("\\n".join))
 schemathesis.openapi.format("ndjson", st.integers(1, 3).map(lambda n: (json.dumps(event) + "\\n") * n))
 
 @schemathesis.serializer("application/x-ndjson")
 def encode_lines(context, value):
-    return value.encode() if isinstance(value, str) else json.dumps(value).encode()
+    if isinstance(value, str):
+        return value.encode()
+    return json.dumps([value]).encode()  # what is to be wrong stays so: an object, as it is, would be a line
 
 sys.exit(run())
 """

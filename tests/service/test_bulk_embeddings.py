@@ -112,8 +112,8 @@ def test_empty_lines_are_none_and_the_last_needs_no_end(api: Any, instances: lis
 
 
 @pytest.mark.parametrize("form", WRITERS)
-def test_no_lines_are_no_embeddings(api: Any, learner: Any, form: str) -> None:
-    answer = send_lines(api, b"", form)
+def test_no_instances_are_no_embeddings(api: Any, learner: Any, form: str) -> None:
+    answer = api.post("/v1/embeddings", json={"instances": []}, headers={"accept": form})
     assert read(answer)[0] == []
     if form == NPY:
         assert np.load(io.BytesIO(answer.content)).shape == (0, 16)
@@ -139,6 +139,7 @@ def test_a_body_may_be_cut_anywhere(api: Any, instances: list[dict[str, Any]], n
         (b"{}\n" * 10_001, "", 413, None, "too_many", "10001 instances are more than 10 times max_instances, 10000"),
         (b'{"a": "' + b"x" * 100_000 + b'"}', "", 413, None, "too_large", "a line is more than max_body_bytes, 100000"),
         (b" " * 1_000_001, "", 413, None, "too_large", "more than 10 times max_body_bytes, 1000000"),
+        (b"\n \n", "", 422, None, "shape", "there are no instances in the body"),
         (b"{}", "?pooling=average", 422, None, "shape", "Invalid enum value 'average'"),
         (b"{}", "?kind=null", 422, None, "shape", "Invalid enum value 'null'"),
         (b"{}", "?normalise=true", 422, None, "shape", "unknown field `normalise`"),
