@@ -84,7 +84,7 @@ GOALS = (
     Goal("speed, to the fastest VW through its Python API", slowest_lead, "at least", 2.0, "x"),
     Goal("log loss on flights, to the best of VW and River", narrowest_loss, "below", 1.0, "x"),
     Goal(
-        "the same with embeddings",
+        "flights learned from JSON bytes with embeddings, on one core",
         value_of("embeddings", "flights from JSON bytes, embeddings on", "speed"),
         "at least",
         0.7e6,
