@@ -26,7 +26,18 @@ from flexihash.model.kernel.experts import COARSE, PLAIN
 from flexihash.model.kernel.losses import CURVATURE_FLOOR, SCORE_LIMIT
 from flexihash.model.kernel.rows import BLOCK_BITS
 from flexihash.model.kernel.scalars import clip, sigmoid
-from flexihash.model.kernel.vectors import add_up8, float32s, float64s, int32s, int64s, load8, prefetch, splat8, store, uint8s
+from flexihash.model.kernel.vectors import (
+    add_up8,
+    float32s,
+    float64s,
+    int32s,
+    int64s,
+    load8,
+    prefetch,
+    splat8,
+    store,
+    uint8s,
+)
 
 LANES = 8
 VARIANCE, BIAS, BIAS_VARIANCE, SPARE = 0, 1, 2, 3  # behind a row's vector
