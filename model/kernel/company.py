@@ -26,7 +26,18 @@ from flexihash.model.kernel.experts import COARSE, PLAIN
 from flexihash.model.kernel.losses import CURVATURE_FLOOR, SCORE_LIMIT
 from flexihash.model.kernel.rows import BLOCK_BITS
 from flexihash.model.kernel.scalars import clip, sigmoid
-from flexihash.model.kernel.vectors import add_up8, float32s, float64s, int32s, int64s, load8, splat8, store, uint8s
+from flexihash.model.kernel.vectors import (
+    add_up8,
+    float32s,
+    float64s,
+    int32s,
+    int64s,
+    load8,
+    prefetch,
+    splat8,
+    store,
+    uint8s,
+)
 
 LANES = 8
 VARIANCE, BIAS, BIAS_VARIANCE, SPARE = 0, 1, 2, 3  # behind a row's vector
@@ -118,7 +129,7 @@ def find_ring(j, fields, is_number, rings):  # type: ignore[no-untyped-def]
     A field takes the first free ring from its hash on; where MAX_PROBES are others', it shares the last of them.
     """
     field = 2 * fields[j] + 1 + np.int64(is_number[j])
-    ring = (field * np.int64(0x9E3779B1) >> np.int64(16)) & (N_FIELDS - 1)
+    ring = first_ring(field)
     for _ in range(MAX_PROBES):
         owner = rings[2 * ring + OWNER]
         if owner == field:
@@ -128,6 +139,34 @@ def find_ring(j, fields, is_number, rings):  # type: ignore[no-untyped-def]
             return ring
         ring = (ring + 1) & (N_FIELDS - 1)
     return (ring - 1) & (N_FIELDS - 1)
+
+
+@inlined
+def foresee(begin, end, events, contexts):  # type: ignore[no-untyped-def]
+    """Has what `learn_context` will read of the table fetched meanwhile, as far as it is known before the event is."""
+    fields, is_number, rows = int64s(events.fields), uint8s(events.is_number), int64s(events.rows)
+    record = 4 * (contexts.dim + N_SCALARS)
+    for j in range(begin, end):
+        if not is_number[j]:
+            prefetch(contexts.table + record * rows[j])
+            prefetch(contexts.table + record * (rows[j] + 1) - 1)
+    if end - begin < 2:
+        return
+    event = np.int64(float64s(contexts.state)[CONTEXT_EVENTS])
+    target = begin + below(draw(contexts.seed, event, 0), end - begin)
+    recent, rings = int32s(contexts.recent), int64s(contexts.rings)
+    ring = first_ring(2 * fields[target] + 1 + np.int64(is_number[target]))
+    n_lately = min(rings[2 * ring + WRITTEN], RECENT)
+    for number in range(1, N_NEGATIVES + 1 if n_lately else 1):
+        row = np.int64(recent[ring * RECENT + below(draw(contexts.seed, event, number), n_lately)])
+        prefetch(contexts.table + record * row)
+        prefetch(contexts.table + record * (row + 1) - 1)
+
+
+@inlined
+def first_ring(field):  # type: ignore[no-untyped-def]
+    """Where the search for a field's ring begins."""
+    return (field * np.int64(0x9E3779B1) >> np.int64(16)) & (N_FIELDS - 1)
 
 
 @inlined

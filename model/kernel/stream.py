@@ -7,7 +7,7 @@ import numpy as np
 from flexihash.model.compiled import entry
 from flexihash.model.kernel.activation import activate
 from flexihash.model.kernel.addresses import unpack
-from flexihash.model.kernel.company import find_members, learn_context
+from flexihash.model.kernel.company import find_members, foresee, learn_context
 from flexihash.model.kernel.crossing import cross
 from flexihash.model.kernel.experts import DIM
 from flexihash.model.kernel.losses import link
@@ -32,6 +32,8 @@ def learn(loss, begin, end, events, labels, weights, memory, contexts, words, pr
     scratch = unpack(words)
     offsets, state = int64s(events.offsets), float64s(memory.state)
     for b in range(begin, end):
+        if contexts.dim:
+            foresee(offsets[b], offsets[b + 1], events, contexts)
         n, n_numbers = activate(offsets[b], offsets[b + 1], events, memory, scratch)
         if memory.has_crosses:
             n = cross(offsets[b], offsets[b + 1], n, events, memory, scratch)

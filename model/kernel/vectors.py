@@ -106,6 +106,23 @@ def _store(typing_context: Any, address: Any, value: Any) -> Any:
 store: Any = intrinsic(_store)
 
 
+def _prefetch(typing_context: Any, address: Any) -> Any:
+    """Has the line of the cache at an address fetched, and waits for nothing; changes nothing but the time."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        pointer = builder.inttoptr(arguments[0], ir.IntType(8).as_pointer())
+        of = ir.FunctionType(ir.VoidType(), [pointer.type, _INDEX, _INDEX, _INDEX])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [pointer.type], of)
+        to_write, to_keep, data = (ir.Constant(_INDEX, number) for number in (1, 3, 1))
+        builder.call(function, [pointer, to_write, to_keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), generate
+
+
+prefetch: Any = intrinsic(_prefetch)
+
+
 def _pointer(number: Any) -> Any:
     def cast(typing_context: Any, address: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
