@@ -64,7 +64,7 @@ class EventDecoder(EventReader):
         if self.format.rules.has_globs:
             return self._read_all(values, range(len(values)), self.decode_one, self.n_rows)
         scanned = scan(values, self._names, self._book, self._limits)
-        return _merge(scanned, self._read_all(values, _left(scanned), self.decode_one, self.n_rows))
+        return self._complete(scanned, values, self.decode_one, self.n_rows)
 
     def decode_instances(self, values: Sequence[bytes], n_rows: int) -> Decoded:
         """Decodes N instances, each an object of features, as events whose labels mean nothing.
@@ -75,11 +75,17 @@ class EventDecoder(EventReader):
         if self.format.rules.has_globs or len(values) < FEW_INSTANCES:
             return self._read_all(values, range(len(values)), self.decode_instance, n_rows)
         scanned = scan(values, self._instance_names, self._book, self._instance_limits._replace(n_rows=n_rows))
-        return _merge(scanned, self._read_all(values, _left(scanned), self.decode_instance, n_rows))
+        return self._complete(scanned, values, self.decode_instance, n_rows)
 
     def warm_up(self) -> None:
         """Compiles or loads the compiled part, so that the first event doesn't wait for it."""
         self.decode([])
+
+    def _complete(self, scanned: Scanned, values: Sequence[Any], read: Callable[[Any], Event], n_rows: int) -> Decoded:
+        """What the scan found, and `read` of what it left."""
+        if (scanned.outcomes == LEARN).all():
+            return _take_all(scanned)
+        return _merge(scanned, self._read_all(values, _left(scanned), read, n_rows))
 
     def _read_all(
         self, values: Sequence[Any], places: Iterable[int], read: Callable[[Any], Event], n_rows: int
@@ -147,16 +153,31 @@ def _left(scanned: Scanned) -> list[int]:
     return places
 
 
+def _take_all(scanned: Scanned) -> Decoded:
+    """What the scan found, where it kept every message."""
+    return Decoded(
+        batch=_batch_of(scanned),
+        labels=scanned.labels,
+        weights=scanned.weights,
+        kept=np.arange(len(scanned.outcomes)),
+        rejections=[],
+        n_unlabelled=int(np.count_nonzero(np.isnan(scanned.labels))),
+    )
+
+
+def _batch_of(scanned: Scanned) -> Batch:
+    return Batch(scanned.rows, scanned.offsets, scanned.values, scanned.is_number, scanned.fields, scanned.sides)
+
+
 def _merge(scanned: Scanned, read: Decoded) -> Decoded:
     """What the scan found and what it left, in the messages' order."""
     is_kept = scanned.outcomes == LEARN
     n_unlabelled = int(np.count_nonzero(is_kept & np.isnan(scanned.labels) | (scanned.outcomes == UNLABELLED)))
-    sizes = np.diff(scanned.offsets)
-    labels, weights = scanned.labels, scanned.weights
-    batch = Batch(scanned.rows, scanned.offsets, scanned.values, scanned.is_number, scanned.fields, scanned.sides)
+    labels, weights, batch = scanned.labels, scanned.weights, _batch_of(scanned)
+    sizes = batch.sizes
     if len(read.kept):
         is_kept[read.kept] = True
-        sizes[read.kept] = np.diff(read.batch.offsets)
+        sizes[read.kept] = read.batch.sizes
         labels[read.kept], weights[read.kept] = read.labels, read.weights
         batch = _weave(batch, read.batch, _spread(read.kept, sizes))
     offsets = np.zeros(np.count_nonzero(is_kept) + 1, np.int64)

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -80,6 +81,11 @@ class Batch(msgspec.Struct, frozen=True):
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """How many features each event has. (B,)"""
+        return self.offsets[1:] - self.offsets[:-1]
 
 
 def flatten(features: Mapping[str, Any], rules: FeatureRules) -> list[Feature]:
@@ -205,32 +211,36 @@ def hash_features(events: Iterable[Sequence[Feature]], n_rows: int, crosses: tup
     Raises:
         FeatureError: a name cannot be written in UTF-8 (a lone surrogate).
     """
-    sizes = [0]
+    offsets = [0]
     flat: list[Feature] = []
     for event in events:
         flat.extend(event)
-        sizes.append(len(event))
-    values = np.array([1.0 if isinstance(value, str) else value for _, value in flat], np.float64)
-    np.clip(values, -MAX_MAGNITUDE, MAX_MAGNITUDE, out=values)
-    values[np.abs(values) <= ZERO] = 0.0
+        offsets.append(len(flat))
+    names = [name for name, _ in flat]
+    hashes = _hash_texts([f"{name}={value}" if isinstance(value, str) else name for name, value in flat] + names)
     return Batch(
-        rows=_hash_texts([f"{name}={value}" if isinstance(value, str) else name for name, value in flat], n_rows),
-        offsets=np.cumsum(sizes, dtype=np.int64),
-        values=values,
+        rows=hashes[: len(flat)] & (n_rows - 1),
+        offsets=np.array(offsets, np.int64),
+        values=np.array([1.0 if isinstance(value, str) else _bound(value) for _, value in flat], np.float64),
         is_number=np.array([not isinstance(value, str) for _, value in flat], np.bool_),
-        fields=_hash_texts([name for name, _ in flat], N_FIELDS),
-        sides=np.array([find_sides(name, crosses) for name, _ in flat] if crosses else (), np.int64),
+        fields=hashes[len(flat) :],
+        sides=np.array([find_sides(name, crosses) for name in names] if crosses else (), np.int64),
     )
 
 
-def _hash_texts(texts: Sequence[str], n_rows: int) -> NDArray[np.int64]:
-    """The row of each text. (nnz,)"""
+def _bound(number: float) -> float:
+    if abs(number) <= ZERO:
+        return 0.0
+    return math.copysign(MAX_MAGNITUDE, number) if abs(number) > MAX_MAGNITUDE else number
+
+
+def _hash_texts(texts: Sequence[str]) -> NDArray[np.int64]:
+    """The hash of each text, whose last bits are its row. (nnz,)"""
     try:
         encoded = [text.encode() for text in texts]
     except UnicodeEncodeError as error:
         raise FeatureError(error.object[:80], "not_unicode", "a name or value holds a lone surrogate") from error
-    ends = np.cumsum([0, *map(len, encoded)], dtype=np.int64)[1:]
+    hashes = np.fromiter(accumulate(map(len, encoded)), np.int64, len(texts))  # first where each text ends
     buffer = np.frombuffer(b"".join([*encoded, PADDING]), np.uint8)
-    rows = np.empty(len(texts), np.int64)
-    hash_texts(buffer.ctypes.data, ends.ctypes.data, len(texts), n_rows, rows.ctypes.data)
-    return rows
+    hash_texts(buffer.ctypes.data, len(texts), N_FIELDS, hashes.ctypes.data)
+    return hashes

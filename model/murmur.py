@@ -75,14 +75,14 @@ def row_of_category(h, tail, n_name, begin, end, n_rows):  # type: ignore[no-unt
 
 
 @entry
-def hash_texts(texts, ends, n_texts, n_rows, rows):  # type: ignore[no-untyped-def]
-    """Fills `rows` with each text's row. `texts` (uint8), `ends` and `rows` (int64) are addresses.
+def hash_texts(texts, n_texts, n_rows, places):  # type: ignore[no-untyped-def]
+    """Puts each text's row where its end stands. `texts` (uint8) and `places` (int64) are addresses.
 
-    Text t lies up to ``texts + ends[t]``, and begins where the one before it ends.
+    Text t lies up to ``texts + places[t]``, and begins where the one before it ends.
     """
     begin = texts
     for text in range(n_texts):
-        end = texts + signed64(ends + 8 * text)
+        end = texts + signed64(places + 8 * text)
         h, tail = hash_name(begin, end)
-        store(rows + 8 * text, row_of_number(h, tail, end - begin, n_rows))
+        store(places + 8 * text, row_of_number(h, tail, end - begin, n_rows))
         begin = end

@@ -16,7 +16,7 @@ from flexihash.model import contexts
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
 from flexihash.model.kernel import losses, stream
-from flexihash.model.kernel.addresses import Events, Memory, Scratch, make_scratch
+from flexihash.model.kernel.addresses import Events, Memory, locate, locate_batch, make_scratch
 from flexihash.model.kernel.crossing import MOST_PAIRS
 from flexihash.model.kernel.experts import DIM
 from flexihash.model.kernel.slots import EVENTS
@@ -26,7 +26,7 @@ from flexihash.model.model_errors import EmbeddingsOff
 from flexihash.model.tables import METRICS_PREFIX, TREES_PREFIX, Tables
 
 CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.6 ms, and 2 more where a tree is grown
-BATCH_DTYPES = ("int64", "int64", "float64", "bool", "int64", "int64")  # of Batch's fields
+BATCH_DTYPES = tuple(map(np.dtype, ("int64", "int64", "float64", "bool", "int64", "int64")))  # of Batch's fields
 
 
 class Predictions(NamedTuple):
@@ -208,19 +208,17 @@ class OnlineModel:
         return partial(_report, deepcopy(self.metrics), deepcopy(self._context_state))
 
     def _read(self, batch: Batch) -> tuple[Predictions, NDArray[np.float32]]:
-        values = np.empty(len(batch))
-        scores = np.empty(len(batch))
+        predictions = Predictions(*np.empty((2, len(batch))))
         embeddings = np.empty((len(batch), DIM), np.float32)
-        stream.predict(
-            self._loss, len(batch), self._address(batch), self._memory, self._scratch_for(batch),
-            *(array.ctypes.data for array in (values, scores, embeddings)),
-        )  # fmt: skip
-        return Predictions(values, scores), embeddings
+        found = locate(*predictions, embeddings)
+        stream.predict(self._loss, len(batch), self._address(batch), self._memory, self._scratch_for(batch), *found)
+        return predictions, embeddings
 
-    def _scratch_for(self, batch: Batch) -> Scratch:
-        n_features = int(np.diff(batch.offsets).max(initial=0))
-        if n_features > self._n_features:
-            self._make_scratch(n_features)
+    def _scratch_for(self, batch: Batch) -> NDArray[np.int64]:
+        if len(batch.rows) > self._n_features:  # else no event has more, and there is no need to look at each
+            n_features = int(batch.sizes.max(initial=0))
+            if n_features > self._n_features:
+                self._make_scratch(n_features)
         return self._scratch
 
     def _make_scratch(self, n_features: int) -> None:
@@ -232,10 +230,11 @@ class OnlineModel:
         arrays = msgspec.structs.astuple(batch)
         for array, dtype in zip(arrays, BATCH_DTYPES, strict=True):
             if array.dtype != dtype or not array.flags.c_contiguous:
-                raise TypeError(f"a batch needs contiguous arrays of {BATCH_DTYPES}, not of {array.dtype}")
+                wanted = ", ".join(map(str, BATCH_DTYPES))
+                raise TypeError(f"a batch needs contiguous arrays of {wanted}, not of {array.dtype}")
         if self.config.crosses and len(batch.sides) != len(batch.rows):
             raise ValueError(f"the model crosses {', '.join(self.config.crosses)}: hash its batches with these crosses")
-        return Events(*(array.ctypes.data for array in arrays))
+        return Events(*locate_batch(*arrays))
 
 
 def _report(metrics: ProgressiveMetrics, context_state: torch.Tensor | None) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def embed(model: OnlineModel, batch: Batch, choice: Choice) -> Embedded:
         known = count_each(contexts.are_learned(table, rows).numpy(), batch)
     else:
         vectors, known = model.embed(batch), model.count_known(batch)
-    return Embedded((normalize(vectors) if choice.normalize else vectors).numpy(), known, np.diff(batch.offsets))
+    return Embedded((normalize(vectors) if choice.normalize else vectors).numpy(), known, batch.sizes)
 
 
 def write_head(n_instances: int, dim: int) -> bytes:

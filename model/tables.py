@@ -87,6 +87,7 @@ class Tables:
         self.directory = directory
         n_blocks = -(-config.n_rows // rows.BLOCK_ROWS)
         self.blocks, self.context_blocks = np.zeros(n_blocks, np.int64), np.zeros(n_blocks, np.int64)
+        self._positions = self.tensors["positions"].numpy()
         self._locks = [_open_lock(directory / name) for name in (GATE_FILE, LOCK_FILE)] if directory else []
 
     @classmethod
@@ -190,8 +191,8 @@ class Tables:
 
     def positions(self) -> dict[int, int]:
         """The next offset of every partition that has one."""
-        positions = self.tensors["positions"].numpy()
-        return {int(partition): int(positions[partition]) for partition in np.flatnonzero(positions >= 0)}
+        known = (self._positions >= 0).nonzero()[0]
+        return dict(zip(known.tolist(), self._positions[known].tolist(), strict=True))
 
     def digests(self) -> dict[int, int]:
         """The digest of the last record of every partition where it is known."""

@@ -55,7 +55,6 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_follow_memory,
         docs_url=None,  # FastAPI's loads scripts from elsewhere; ours is in `service.pages`
         redoc_url=None,
-        generate_unique_id_function=lambda route: route.name,
         exception_handlers={Problem: answer_problem, HTTPException: answer_http_exception},
     )
     app.state.parts = parts

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import structlog
 
 from flexihash.consumer.decoding import EventDecoder
@@ -83,7 +82,7 @@ class AttachedModel:
         predictions, n_known, version = await self._read(
             lambda: (self._model.predict(batch), self._model.count_known(batch), self._version())
         )
-        columns = predictions.values, predictions.scores, n_known, np.diff(batch.offsets)
+        columns = predictions.values, predictions.scores, n_known, batch.sizes
         return list(map(Prediction, *(column.tolist() for column in columns))), version
 
     async def embed(self, batch: Batch, choice: Choice) -> tuple[list[Embedded], Version]:

@@ -14,7 +14,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, disable_cre
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
-from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -36,6 +35,7 @@ SECURITY_HEADERS = {  # of every answer that has no other
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+SECURITY_FIELDS = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 EMBEDDING_LOSSES = {
     "loss": "Log loss of telling a real feature from a drawn one, before learning, over all events or a window.",
     "chance_loss": "The same loss of who knows only how many of them are real.",
@@ -235,8 +235,7 @@ class _Answer:
         """Pass on a part of the answer; the first one gets its headers."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["x-request-id"] = self.request_id
-            for name, value in SECURITY_HEADERS.items():
-                headers.setdefault(name, value)
+            given = {name for name, _ in message["headers"]}
+            ours = [(b"x-request-id", self.request_id.encode()), *SECURITY_FIELDS]
+            message["headers"] = [*message["headers"], *(field for field in ours if field[0] not in given)]
         await self._send(message)

@@ -13,7 +13,7 @@ from flexihash.consumer.scan.flat_events import Limits, scan_event
 from flexihash.consumer.scan.names import SLOT_BITS
 from flexihash.model.compiled import entry
 from flexihash.model.kernel.vectors import store
-from flexihash.model.words import PADDING, signed64
+from flexihash.model.words import PADDING
 
 
 class Scanned(NamedTuple):
@@ -79,32 +79,33 @@ def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book:
         fields=np.empty(most, np.int64),
         sides=np.empty(most if limits.has_crosses else 0, np.int64),
     )
-    slots = np.zeros(1 << SLOT_BITS, np.int64)
-    n = scan_messages(
-        buffer.ctypes.data,
-        starts.ctypes.data,
-        len(present),
-        names.ctypes.data,
-        book.addresses,
-        limits,
-        slots.ctypes.data,
-        Addresses(*(array.ctypes.data for array in scanned)),
-    )
+    n = scan_messages(buffer, starts, names, book.addresses, limits, np.zeros(1 << SLOT_BITS, np.int64), scanned)
     of_features = "rows", "values", "is_number", "fields", "sides"
     return scanned._replace(**{name: getattr(scanned, name)[:n] for name in of_features})
 
 
 @entry
-def scan_messages(buffer, starts, n_messages, names, book, limits, slots, found):  # type: ignore[no-untyped-def]
-    """Fills `found`; returns how many features there are. All but `n_messages` and `limits` are addresses.
+def scan_messages(buffer, starts, names, book, limits, slots, scanned):  # type: ignore[no-untyped-def]
+    """Fills `scanned`, and returns how many features there are.
 
-    Message m lies from ``buffer + starts[m]`` up to the byte 0 before the next one.
+    Message m lies from ``buffer[starts[m]]`` up to the byte 0 before the next one.
     """
+    found = Addresses(
+        scanned.outcomes.ctypes.data,
+        scanned.offsets.ctypes.data,
+        scanned.labels.ctypes.data,
+        scanned.weights.ctypes.data,
+        scanned.rows.ctypes.data,
+        scanned.values.ctypes.data,
+        scanned.is_number.ctypes.data,
+        scanned.fields.ctypes.data,
+        scanned.sides.ctypes.data,
+    )
     n = 0
-    for message in range(n_messages):
-        begin = buffer + signed64(starts + 8 * message)
-        end = buffer + signed64(starts + 8 * (message + 1)) - 1
-        outcome, n, label, weight = scan_event(begin, end, names, book, limits, slots, found, n)
+    for message in range(len(starts) - 1):
+        begin = buffer.ctypes.data + starts[message]
+        end = buffer.ctypes.data + starts[message + 1] - 1
+        outcome, n, label, weight = scan_event(begin, end, names.ctypes.data, book, limits, slots.ctypes.data, found, n)
         store(found.outcomes + message, np.uint8(outcome))
         store(found.offsets + 8 * (message + 1), n)
         store(found.labels + 8 * message, label)

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
+from flexihash.model.compiled import entry, part
 from flexihash.model.kernel.activation import MAX_PER_FEATURE, N_NUMBER_FIELDS
 from flexihash.model.kernel.company import MAX_DIM as MAX_CONTEXT_DIM
 from flexihash.model.kernel.experts import (
@@ -105,8 +107,36 @@ class Scratch(NamedTuple):
     gradient: int  # (MAX_CONTEXT_DIM,) float32: what it says of them
 
 
-def make_scratch(n_features: int, n_pairs: int) -> tuple[Scratch, list[NDArray[Any]]]:
-    """Working memory for events of at most so many features and pairs, and what must be kept as long as it is used."""
+N_SCRATCH = len(Scratch._fields)
+
+
+@part
+def unpack(words):  # type: ignore[no-untyped-def]
+    """A `Scratch` from (N_SCRATCH,) int64: to hand over a tuple of so many takes longer than to predict an event."""
+    return Scratch(*to_fixed_tuple(words, N_SCRATCH))  # type: ignore[call-arg]
+
+
+@entry
+def locate_batch(rows, offsets, values, is_number, fields, sides):  # type: ignore[no-untyped-def]
+    """Where each array begins, which `ndarray.ctypes` says in eight times the time; they are those of `Events`."""
+    return (
+        rows.ctypes.data, offsets.ctypes.data, values.ctypes.data, is_number.ctypes.data, fields.ctypes.data,
+        sides.ctypes.data,
+    )  # fmt: skip
+
+
+@entry
+def locate(values, scores, embeddings):  # type: ignore[no-untyped-def]
+    """The same for what a prediction fills."""
+    return values.ctypes.data, scores.ctypes.data, embeddings.ctypes.data
+
+
+def make_scratch(n_features: int, n_pairs: int) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
+    """Working memory for events of at most so many features and pairs.
+
+    Returns:
+        A `Scratch` for `unpack`, and what must be kept as long as it is used.
+    """
     n = max(1, n_features * MAX_PER_FEATURE + n_pairs)
     sees = SEES.T[:, EXPERT_OF_ELEMENT].copy()
     weight_sees = np.zeros((len(sees), N_WEIGHTS), np.float32)
@@ -159,7 +189,7 @@ def make_scratch(n_features: int, n_pairs: int) -> tuple[Scratch, list[NDArray[A
         context=take(np.float32, MAX_CONTEXT_DIM),
         gradient=take(np.float32, MAX_CONTEXT_DIM),
     )
-    return scratch, kept
+    return np.array(scratch, np.int64), kept
 
 
 def _take_for_trees(take: Callable[..., int]) -> dict[str, int]:

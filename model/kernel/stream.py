@@ -6,6 +6,7 @@ import numpy as np
 
 from flexihash.model.compiled import entry
 from flexihash.model.kernel.activation import activate
+from flexihash.model.kernel.addresses import unpack
 from flexihash.model.kernel.company import find_members, foresee, learn_context
 from flexihash.model.kernel.crossing import cross
 from flexihash.model.kernel.experts import DIM
@@ -18,15 +19,17 @@ from flexihash.model.kernel.vectors import float32s, float64s, int64s, uint8s
 
 
 @entry
-def learn(loss, begin, end, events, labels, weights, memory, contexts, scratch, predictions, is_learned):  # type: ignore[no-untyped-def]
+def learn(loss, begin, end, events, labels, weights, memory, contexts, words, predictions, is_learned):  # type: ignore[no-untyped-def]
     """Predicts, then learns, each of the events [begin, end) in turn; one without a label teaches contexts only.
 
     Args:
-        loss, events, memory, contexts, scratch: as their classes say.
+        loss, events, memory, contexts: as their classes say.
+        words: where to work, for `unpack`.
         labels, weights: addresses of (B,) float64; a label is NaN where there is none.
         predictions: address of (B,) float64, gets what was predicted before learning; NaN without a label.
         is_learned: address of (B,) uint8, gets whether the steps were written.
     """
+    scratch = unpack(words)
     offsets, state = int64s(events.offsets), float64s(memory.state)
     for b in range(begin, end):
         if contexts.dim:
@@ -52,13 +55,14 @@ def learn(loss, begin, end, events, labels, weights, memory, contexts, scratch, 
 
 
 @entry
-def predict(loss, n_events, events, memory, scratch, predictions, scores, embeddings):  # type: ignore[no-untyped-def]
+def predict(loss, n_events, events, memory, words, predictions, scores, embeddings):  # type: ignore[no-untyped-def]
     """Predictions, scores and embeddings of all events, as `learn` would predict the next one; changes nothing.
 
     Args:
         predictions, scores: addresses of (B,) float64.
         embeddings: address of (B, DIM) float32.
     """
+    scratch = unpack(words)
     offsets, state, total = int64s(events.offsets), float64s(memory.state), float32s(scratch.total)
     for b in range(n_events):
         n, n_numbers = activate(offsets[b], offsets[b + 1], events, memory, scratch)
@@ -74,12 +78,13 @@ def predict(loss, n_events, events, memory, scratch, predictions, scores, embedd
 
 
 @entry
-def look_up(n_events, events, memory, scratch, rows):  # type: ignore[no-untyped-def]
+def look_up(n_events, events, memory, words, rows):  # type: ignore[no-untyped-def]
     """The row by which each feature of all events keeps company; changes nothing.
 
     Args:
         rows: address of (nnz,) int64.
     """
+    scratch = unpack(words)
     offsets, member = int64s(events.offsets), int64s(scratch.member)
     for b in range(n_events):
         n, _ = activate(offsets[b], offsets[b + 1], events, memory, scratch)

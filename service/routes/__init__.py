@@ -8,6 +8,6 @@ from flexihash.service.routes import answering, checkpointing, comparing, descri
 
 
 def include_routes(app: FastAPI) -> None:
-    """Gives the API all of its routes. Side by side: each level of nesting costs a request some microseconds."""
+    """Gives the API all of its routes. Side by side: in routers of its own each would cost every request more."""
     for part in (operating, answering, comparing, publishing, describing, checkpointing):
-        app.include_router(part.router)
+        app.router.routes.extend(part.router.routes)

@@ -12,14 +12,14 @@ from flexihash.service.access import require_metrics_token
 from flexihash.service.messages import Health, Index
 from flexihash.service.openapi import describe_answers
 from flexihash.service.problems import unavailable
-from flexihash.service.routes.responding import parts_of, respond
+from flexihash.service.routes.responding import name_operation, parts_of, respond
 
 METRICS_ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Prometheus' text format", "content": {"text/plain": {"schema": {"type": "string"}}}},
     401: describe_answers(Health, 401)[401],
 }
 
-router = APIRouter(tags=["operation"], default_response_class=Response)
+router = APIRouter(tags=["operation"], default_response_class=Response, generate_unique_id_function=name_operation)
 
 
 @router.get("/", responses=describe_answers(Index))
