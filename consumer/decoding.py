@@ -78,8 +78,9 @@ class EventDecoder(EventReader):
         return self._complete(scanned, values, self.decode_instance, n_rows)
 
     def warm_up(self) -> None:
-        """Compiles or loads the compiled part, so that the first event doesn't wait for it."""
+        """Compiles or loads the compiled parts, so that the first event doesn't wait for them; nor the first odd one."""
         self.decode([])
+        hash_features([], self.n_rows)
 
     def _complete(self, scanned: Scanned, values: Sequence[Any], read: Callable[[Any], Event], n_rows: int) -> Decoded:
         """What the scan found, and `read` of what it left."""

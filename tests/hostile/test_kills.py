@@ -28,10 +28,12 @@ FIRST = """
 import sys
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.wire import EventFormat
+from flexihash.model.murmur import hash_texts
 from flexihash.model.tasks import Task
 decoder = EventDecoder(EventFormat(), Task.BINARY, 256)
 decoder.warm_up()
 before = set(sys.modules)
+assert hash_texts.signatures
 assert len(decoder.decode([%r]).kept) == %d
 print(sorted(set(sys.modules) - before))
 """
@@ -50,7 +52,7 @@ class WatchedLetters(NoLetters):
 
 @pytest.mark.parametrize(("event", "n_kept"), [(NESTED, 1), (MALFORMED, 0)])
 def test_a_first_odd_event_imports_nothing(event: bytes, n_kept: int) -> None:
-    """What is imported once an event is there is waited for in the midst of learning it."""
+    """What is imported, or compiled code loaded, once an event is there is waited for in the midst of learning it."""
     command = (sys.executable, "-P", "-c", FIRST % (event, n_kept))
     ended = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"

@@ -121,7 +121,12 @@ def test_keep_goes_on_behind_the_record(lost: Service, node: KafkaNode) -> None:
 
 def test_a_broker_that_is_restored_while_the_learner_runs(learned: Service, node: KafkaNode, tmp_path: Path) -> None:
     learned.start().wait_ready()
-    while_down(node, lambda: restore(node, tmp_path))
+
+    def restore_once_missed() -> None:  # a broker that is away for less than 5 seconds may go unnoticed, as the docs say
+        learned.wait(lambda: learned.status().state == "connecting", "the loss of the broker")
+        restore(node, tmp_path)
+
+    while_down(node, restore_once_missed)
     publish(node, "new", N_NEW)
     assert_blocked(learned)
     assert learned.stop() == 0
