@@ -78,7 +78,7 @@ class EventDecoder(EventReader):
         return self._complete(scanned, values, self.decode_instance, n_rows)
 
     def warm_up(self) -> None:
-        """Compiles or loads the compiled parts, so that the first event doesn't wait for them; nor the first odd one."""
+        """Compiles or loads the compiled parts, so that no event, however odd, waits for them."""
         self.decode([])
         hash_features([], self.n_rows)
 

@@ -122,7 +122,7 @@ def test_keep_goes_on_behind_the_record(lost: Service, node: KafkaNode) -> None:
 def test_a_broker_that_is_restored_while_the_learner_runs(learned: Service, node: KafkaNode, tmp_path: Path) -> None:
     learned.start().wait_ready()
 
-    def restore_once_missed() -> None:  # a broker that is away for less than 5 seconds may go unnoticed, as the docs say
+    def restore_once_missed() -> None:  # within 5 seconds it may go unnoticed, as the docs say
         learned.wait(lambda: learned.status().state == "connecting", "the loss of the broker")
         restore(node, tmp_path)
 
