@@ -212,8 +212,8 @@ def test_a_checkpoint_that_may_not_be_read_is_named_and_stays(service: Service) 
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 8 MiB."""
-    with small_disk(tmp_path / "disk", "8m") as disk:
+    """A file system of 32 MiB, where five checkpoints have room."""
+    with small_disk(tmp_path / "disk", "32m") as disk:
         yield disk
 
 
