@@ -44,7 +44,7 @@ def test_a_call_is_tried_on_the_documentation_page(service: Service) -> None:
         page.on("request", lambda request: foreign.append(request.url) if not request.url.startswith(here) else None)
         page.goto(f"{here}/docs")
         page.get_by_text("/v1/predictions", exact=True).wait_for()
-        assert page.locator(".opblock").count() == 10
+        assert page.locator(".opblock").count() == 11
 
         page.get_by_role("button", name="Authorize").click()
         page.locator(".auth-container input").fill(TOKEN)
