@@ -124,11 +124,11 @@ def is_twin(j, other, fields, is_number):  # type: ignore[no-untyped-def]
 
 @inlined
 def find_ring(j, fields, is_number, rings):  # type: ignore[no-untyped-def]
-    """The ring of a feature's field; an integer's number and its category have one each.
+    """The ring of a feature's field.
 
     A field takes the first free ring from its hash on; where MAX_PROBES are others', it shares the last of them.
     """
-    field = 2 * fields[j] + 1 + np.int64(is_number[j])
+    field = key_of_field(j, fields, is_number)
     ring = first_ring(field)
     for _ in range(MAX_PROBES):
         owner = rings[2 * ring + OWNER]
@@ -145,22 +145,49 @@ def find_ring(j, fields, is_number, rings):  # type: ignore[no-untyped-def]
 def foresee(begin, end, events, contexts):  # type: ignore[no-untyped-def]
     """Has what `learn_context` will read of the table fetched meanwhile, as far as it is known before the event is."""
     fields, is_number, rows = int64s(events.fields), uint8s(events.is_number), int64s(events.rows)
-    record = 4 * (contexts.dim + N_SCALARS)
     for j in range(begin, end):
         if not is_number[j]:
-            prefetch(contexts.table + record * rows[j])
-            prefetch(contexts.table + record * (rows[j] + 1) - 1)
+            fetch_vector(rows[j], contexts)
     if end - begin < 2:
         return
     event = np.int64(float64s(contexts.state)[CONTEXT_EVENTS])
-    target = begin + below(draw(contexts.seed, event, 0), end - begin)
-    recent, rings = int32s(contexts.recent), int64s(contexts.rings)
-    ring = first_ring(2 * fields[target] + 1 + np.int64(is_number[target]))
-    n_lately = min(rings[2 * ring + WRITTEN], RECENT)
+    target = draw_target(begin, end, event, contexts)
+    ring = first_ring(key_of_field(target, fields, is_number))
+    n_lately = count_lately(ring, contexts)
     for number in range(1, N_NEGATIVES + 1 if n_lately else 1):
-        row = np.int64(recent[ring * RECENT + below(draw(contexts.seed, event, number), n_lately)])
-        prefetch(contexts.table + record * row)
-        prefetch(contexts.table + record * (row + 1) - 1)
+        fetch_vector(draw_lately(ring, n_lately, event, number, contexts), contexts)
+
+
+@inlined
+def fetch_vector(row, contexts):  # type: ignore[no-untyped-def]
+    """Has the two lines of the cache that a row's record may lie in fetched."""
+    record = 4 * (contexts.dim + N_SCALARS)
+    prefetch(contexts.table + record * row)
+    prefetch(contexts.table + record * (row + 1) - 1)
+
+
+@inlined
+def draw_target(begin, end, event, contexts):  # type: ignore[no-untyped-def]
+    """The feature that is told from others of its field."""
+    return begin + below(draw(contexts.seed, event, 0), end - begin)
+
+
+@inlined
+def count_lately(ring, contexts):  # type: ignore[no-untyped-def]
+    """How many values there are to draw from."""
+    return min(int64s(contexts.rings)[2 * ring + WRITTEN], RECENT)
+
+
+@inlined
+def draw_lately(ring, n_lately, event, number, contexts):  # type: ignore[no-untyped-def]
+    """The row of one of a ring's last values; `number` is the draw's, from 1 on."""
+    return np.int64(int32s(contexts.recent)[ring * RECENT + below(draw(contexts.seed, event, number), n_lately)])
+
+
+@inlined
+def key_of_field(j, fields, is_number):  # type: ignore[no-untyped-def]
+    """The key of a feature's field, above 0; an integer's number and its category have one each."""
+    return 2 * fields[j] + 1 + np.int64(is_number[j])
 
 
 @inlined
@@ -177,7 +204,7 @@ def learn_context(begin, end, n, events, contexts, scratch):  # type: ignore[no-
     find_members(begin, end, n, events, scratch)
     if end - begin > 1:
         seen = np.int64(state[CONTEXT_EVENTS])
-        tell_apart(begin, end, begin + below(draw(contexts.seed, seen, 0), end - begin), events, contexts, scratch)
+        tell_apart(begin, end, draw_target(begin, end, seen, contexts), events, contexts, scratch)
     state[CONTEXT_EVENTS] += 1.0
     recent, rings = int32s(contexts.recent), int64s(contexts.rings)
     rows, blocks = int64s(events.rows), int64s(contexts.blocks)
@@ -193,7 +220,7 @@ def learn_context(begin, end, n, events, contexts, scratch):  # type: ignore[no-
 def tell_apart(begin, end, target, events, contexts, scratch):  # type: ignore[no-untyped-def]
     """Feature `target` against values drawn from its field's ring, by the sum of the event's other vectors."""
     fields, is_number, member = int64s(events.fields), uint8s(events.is_number), int64s(scratch.member)
-    recent, rings, state = int32s(contexts.recent), int64s(contexts.rings), float64s(contexts.state)
+    rings, state = int64s(contexts.rings), float64s(contexts.state)
     n_others, others_variance = sum_others(begin, end, target, events, contexts, scratch)
     if n_others == 0:
         return
@@ -201,12 +228,12 @@ def tell_apart(begin, end, target, events, contexts, scratch):  # type: ignore[n
     context = scale_context(scale, contexts, scratch), others_variance * scale * scale
     event = np.int64(state[CONTEXT_EVENTS])
     ring = find_ring(target, fields, is_number, rings)
-    n_lately = min(rings[2 * ring + WRITTEN], RECENT)
+    n_lately = count_lately(ring, contexts)
     real = member[target - begin]
     likelihood, curvature = tell(real, 1.0, context, event + 1, contexts, scratch)
     n_told = 1
     for number in range(1, N_NEGATIVES + 1 if n_lately else 1):
-        row = np.int64(recent[ring * RECENT + below(draw(contexts.seed, event, number), n_lately)])
+        row = draw_lately(ring, n_lately, event, number, contexts)
         if row != real:
             p, bent = tell(row, 0.0, context, event + 1, contexts, scratch)
             likelihood *= p
