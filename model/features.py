@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from flexihash.model.crosses import find_sides
 from flexihash.model.model_errors import FeatureError
-from flexihash.model.murmur import N_FIELDS, hash_texts
+from flexihash.model.murmur import hash_texts
 from flexihash.model.words import PADDING
 
 # A flat feature: a number, or a category whose value is the string.
@@ -242,5 +242,5 @@ def _hash_texts(texts: Sequence[str]) -> NDArray[np.int64]:
         raise FeatureError(error.object[:80], "not_unicode", "a name or value holds a lone surrogate") from error
     hashes = np.fromiter(accumulate(map(len, encoded)), np.int64, len(texts))  # first where each text ends
     buffer = np.frombuffer(b"".join([*encoded, PADDING]), np.uint8)
-    hash_texts(buffer.ctypes.data, len(texts), N_FIELDS, hashes.ctypes.data)
+    hash_texts(buffer.ctypes.data, len(texts), hashes.ctypes.data)
     return hashes

@@ -75,8 +75,8 @@ def row_of_category(h, tail, n_name, begin, end, n_rows):  # type: ignore[no-unt
 
 
 @entry
-def hash_texts(texts, n_texts, n_rows, places):  # type: ignore[no-untyped-def]
-    """Puts each text's row where its end stands. `texts` (uint8) and `places` (int64) are addresses.
+def hash_texts(texts, n_texts, places):  # type: ignore[no-untyped-def]
+    """Puts each text's hash, below N_FIELDS, where its end stands. `texts` (uint8) and `places` (int64) are addresses.
 
     Text t lies up to ``texts + places[t]``, and begins where the one before it ends.
     """
@@ -84,5 +84,5 @@ def hash_texts(texts, n_texts, n_rows, places):  # type: ignore[no-untyped-def]
     for text in range(n_texts):
         end = texts + signed64(places + 8 * text)
         h, tail = hash_name(begin, end)
-        store(places + 8 * text, row_of_number(h, tail, end - begin, n_rows))
+        store(places + 8 * text, row_of_number(h, tail, end - begin, N_FIELDS))
         begin = end
