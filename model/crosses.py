@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatchcase
 from functools import lru_cache
 
 from flexihash.model.model_errors import ConfigurationError
+from flexihash.model.patterns import matches
 
 STAR = "*"
 EVERY_PAIR = STAR, STAR
@@ -51,9 +51,5 @@ def find_sides(name: str, crosses: tuple[str, ...]) -> int:
     sides = 0
     for k, cross in enumerate(crosses):
         left, right = parse_cross(cross)
-        sides |= (_matches(name, left) | _matches(name, right) << 1) << 2 * k
+        sides |= (matches(name, left) | matches(name, right) << 1) << 2 * k
     return sides
-
-
-def _matches(name: str, pattern: str) -> bool:
-    return name == pattern or fnmatchcase(name, pattern)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fnmatch
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from itertools import accumulate
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from flexihash.model.crosses import find_sides
 from flexihash.model.model_errors import FeatureError
 from flexihash.model.murmur import hash_texts
+from flexihash.model.patterns import matches
 from flexihash.model.words import PADDING
 
 # A flat feature: a number, or a category whose value is the string.
@@ -182,21 +182,16 @@ def _wanted_as(name: str, rules: FeatureRules) -> str:
 
 @lru_cache(maxsize=NAMES_CACHED)
 def _match_globs(name: str, categorical: tuple[str, ...], numeric: tuple[str, ...]) -> str:
-    if any(_compile_glob(pattern).match(name) for pattern in categorical):
+    if any(fnmatchcase(name, pattern) for pattern in categorical):
         return "category"
-    if any(_compile_glob(pattern).match(name) for pattern in numeric):
+    if any(fnmatchcase(name, pattern) for pattern in numeric):
         return "number"
     return ""
 
 
 @lru_cache(maxsize=NAMES_CACHED)
 def _is_one_of(name: str, patterns: tuple[str, ...]) -> bool:
-    return name in patterns or any(_compile_glob(pattern).match(name) for pattern in patterns)
-
-
-@lru_cache(maxsize=NAMES_CACHED)
-def _compile_glob(pattern: str) -> re.Pattern[str]:
-    return re.compile(fnmatch.translate(pattern))
+    return any(matches(name, pattern) for pattern in patterns)
 
 
 def hash_features(events: Iterable[Sequence[Feature]], n_rows: int, crosses: tuple[str, ...] = ()) -> Batch:
