@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flexihash.service.commands.options import EventsFile
 from flexihash.service.commands.outcome import EXIT_FINDING, EXIT_INTERRUPTED, AsJson, Outcome, fail, say, show
 from flexihash.service.signals import stop_signals
 
@@ -47,13 +48,7 @@ class Written(Outcome):
 
 
 def embed(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="Events, one JSON object a line; gzipped where the name ends in .gz; - reads standard input.",
-            metavar="FILE.ndjson[.gz]|-",
-        ),
-    ],
+    file: EventsFile,
     out: Annotated[Path, typer.Option(help="File to write, for numpy.load; one that is there is replaced.")],
     checkpoint: Annotated[
         Path | None,

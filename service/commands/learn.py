@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flexihash.service.commands.options import takes
+from flexihash.service.commands.options import EventsFile, takes
 from flexihash.service.commands.outcome import EXIT_FINDING, EXIT_INTERRUPTED, AsJson, Outcome, fail, show
 from flexihash.service.signals import stop_signals
 
@@ -64,13 +64,7 @@ class Learned(Outcome):
 
 @takes("task", "quantile", "n_rows", "label_field", "features_field", "ignored_features", "crosses")
 def learn(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="Events, one JSON object a line; gzipped where the name ends in .gz; - reads standard input.",
-            metavar="FILE.ndjson[.gz]|-",
-        ),
-    ],
+    file: EventsFile,
     checkpoint_dir: Annotated[
         Path | None,
         typer.Option(help="Folder of checkpoints: go on from the newest, and save one at the end."),

@@ -25,6 +25,13 @@ SETTINGS_NOTE = (
 )
 RATE = "N|max"
 SINGLE_BREAK = re.compile(r"(?<!\n)\n(?!\n)")
+EventsFile = Annotated[
+    Path,
+    typer.Argument(
+        help="Events, one JSON object a line; gzipped where the name ends in .gz; - reads standard input.",
+        metavar="FILE.ndjson[.gz]|-",
+    ),
+]
 AS_THEY_ARE = (bool, int, float, Path)  # the types that are read from the command line; all others by the setting
 
 
