@@ -140,8 +140,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
         if not self.cycle.response_complete:
             self.due = time.monotonic() + PATIENCE_S
-            self._body_bytes[self.cycle] = self._body_bytes.get(self.cycle, 0) + len(body)
-            self._doors.hold(self.owner, len(body))
+            self._hold_body(self.cycle, len(body))
             if self._is_deaf:
                 raise _Stop
 
@@ -259,19 +258,19 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _hold_answer(self, n_bytes: int) -> None:
         more, self._n_unread_bytes = n_bytes - self._n_unread_bytes, n_bytes
-        if more > 0:
-            self._doors.hold(self.owner, more)
-        elif more < 0:
-            self._doors.give_back(self.owner, -more)
+        self._hold(more)
 
     def _hold_body(self, cycle: RequestResponseCycle, n_bytes: int) -> None:
-        """Counts what is made of a body beside it, or uncounts, below 0, what of the body is no longer held."""
+        """Counts a body and what is made of it, or uncounts, below 0, what of the body is no longer held."""
         held = self._body_bytes.get(cycle, 0)
         n_bytes = max(n_bytes, -held)  # all may have been given back already, as it had to give way
         self._body_bytes[cycle] = held + n_bytes
+        self._hold(n_bytes)
+
+    def _hold(self, n_bytes: int) -> None:
         if n_bytes > 0:
             self._doors.hold(self.owner, n_bytes)
-        else:
+        elif n_bytes < 0:
             self._doors.give_back(self.owner, -n_bytes)
 
     def _give_back_body(self, cycle: RequestResponseCycle) -> None:
