@@ -117,9 +117,7 @@ async def read_body(request: Request, max_body_bytes: int) -> bytes:
     Raises:
         Problem: 408, it takes longer than `BODY_S`; 413, it is larger.
     """
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > max_body_bytes:
-        raise refuse_size(f"{announced} bytes are", max_body_bytes)
+    check_announced(request, max_body_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_S):
@@ -251,6 +249,13 @@ def check_count(n_items: int, most: int, name: str, limit: str = "max_instances"
     if n_items > most:
         detail = f"{n_items} {name} are more than {limit}, {most}; send them in several requests"
         raise Problem(413, detail, reason="too_many")
+
+
+def check_announced(request: Request, most: int, limit: str = "max_body_bytes") -> None:
+    """Raises a `Problem`, 413, where a body is said to be too large before it comes."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most:
+        raise refuse_size(f"{announced} bytes are", most, limit)
 
 
 def refuse_size(what: str, most: int, limit: str = "max_body_bytes") -> Problem:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from fastapi import Request
 
 from flexihash.service import bodies
-from flexihash.service.bodies import check_count, refuse_size, refuse_slowness
+from flexihash.service.bodies import check_announced, check_count, refuse_size, refuse_slowness
 
 TIMES = 10  # as many instances and bytes as a request of JSON may have
 HOLD = "flexihash.hold"  # in a request's scope: tells the doors what is held for it, more (or, below 0, less) bytes
@@ -67,9 +67,7 @@ async def _cut(request: Request, max_body_bytes: int) -> AsyncIterator[bytes]:
 async def _read(request: Request, max_body_bytes: int) -> AsyncIterator[bytes]:
     """A body's pieces, as fast as a small body has to come."""
     most, limit = TIMES * max_body_bytes, f"{TIMES} times max_body_bytes"
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > most:
-        raise refuse_size(f"{announced} bytes are", most, limit)
+    check_announced(request, most, limit)
     pieces, now = request.stream(), asyncio.get_running_loop().time
     n_bytes, n_periods, deadline = 0, 1, now() + bodies.BODY_S
     while True:
