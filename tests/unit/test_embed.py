@@ -8,7 +8,6 @@ import io
 import json
 import pickle
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,13 @@ from flexihash.model.config import ModelConfig
 from flexihash.model.features import FeatureRules, flatten, hash_features
 from flexihash.model.model_errors import EmbeddingsOff
 from flexihash.model.pooled import Choice, embed
-from flexihash.service import cli
 from flexihash.service.learned_model import open_checkpoint
 from flexihash.service.service_errors import SettingsError
-from flexihash.service.settings import PREFIX
+from tests.service.conftest import no_settings_from_outside
+from tests.unit.test_cli import Run, run
 
-Run = Callable[..., tuple[int, str, str]]
+__all__ = ["no_settings_from_outside", "run"]
+
 N_ROWS = 1 << 14
 INSTANCES: list[dict[str, Any]] = [
     {"city": "c1", "country": "l1", "size": 2.5},
@@ -40,28 +40,6 @@ INSTANCES: list[dict[str, Any]] = [
     {"place": {"of": ["c1", 7]}, "size": 3},
     {"city": "atlantis"},
 ]
-
-
-@pytest.fixture(autouse=True)
-def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import os
-
-    for name in os.environ:
-        if name.startswith(PREFIX):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["flexihash", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capfd.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def write_lines(path: Path, objects: list[dict[str, Any]]) -> Path:
