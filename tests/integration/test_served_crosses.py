@@ -42,7 +42,7 @@ def test_crosses_are_learned_and_asked_by_the_service(broker: KafkaConnection, t
     events = [*map(msgspec.json.encode, islice(flights(), 1500)), NESTED] * 2
     with Publisher(Topic(broker, topic)) as publisher:
         publisher.publish(events, timeout_s=60)
-    service = launch(broker, topic, FLEXIHASH_CROSSES=",".join(CROSSES)).start()
+    service = launch(broker, topic, FLEXIHASH_CROSSES=",".join(CROSSES)).start().wait_ready()
     service.wait_position(len(events))
 
     instances = [msgspec.json.decode(event)["features"] for event in (*events[:4], NESTED)]
