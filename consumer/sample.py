@@ -1,4 +1,4 @@
-"""What the first features of a file were taken for: numbers, categories, or both."""
+"""What the first features of a file were taken for: numbers, categories, times."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ import msgspec
 
 from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.wire import EventReader
-from flexihash.model.features import Feature
+from flexihash.model import kinds
+from flexihash.model.features import MISSING, Feature
+from flexihash.model.times import PARTS
 
 N_EVENTS = 2_000
 MAX_FEATURES = 1_000
-NUMBER, CATEGORY = 1, 2
-KINDS = ("number", "category", "both", "mixed", "label", "weight", "left out", "nothing")
-"""Both: an integer. Mixed: numbers in some events and texts in others. Nothing: all cells of a column are empty."""
+NUMBER, CATEGORY, TIME = 1, 2, 4  # an integer is the first two
+KINDS = ("number", "category", "both", "time", "text", "mixed", "label", "weight", "left out", "nothing")
+"""Both: integers. Mixed: a text in some events and none in others. Nothing: all cells of a column are empty."""
+NAMED = {NUMBER: "number", CATEGORY: "category", NUMBER | CATEGORY: "both", TIME: "time"}
 
 
 class Taken(msgspec.Struct):
@@ -65,23 +68,37 @@ class Sample:
     def _describe(self, name: str, counts: Counter[int]) -> Taken:
         if not counts and (role := self._find_role(name)):
             return Taken(role, None)
-        return Taken(self._find_kind(counts), 1.0 - counts.total() / self.n_events)
+        return Taken(self._find_kind(name, counts), 1.0 - counts.total() / self.n_events)
 
     def _note(self, features: list[Feature]) -> None:
         self.n_events += 1
-        kinds: dict[str, int] = {}
-        for name, value in features:
-            kinds[name] = kinds.get(name, 0) | (CATEGORY if isinstance(value, str) else NUMBER)
-        for name, kind in kinds.items():
+        for name, kind in self._find_forms(features).items():
             if name in self._counts or len(self._counts) < MAX_FEATURES:
                 self._counts.setdefault(name, Counter())[kind] += 1
 
-    def _find_kind(self, counts: Counter[int]) -> str:
+    def _find_forms(self, features: list[Feature]) -> dict[str, int]:
+        """What each name is in one event; what is known of a time beside its seconds has no name of its own here."""
+        rules, forms = self._reader.format.rules, dict[str, int]()
+        for name, value in features:
+            if value != MISSING or not rules.misses(name):
+                forms[name] = forms.get(name, 0) | (CATEGORY if isinstance(value, str) else NUMBER)
+        for name in [name for name, form in forms.items() if form == NUMBER]:
+            parts = [part for part in (f"{name}.{part}" for part in PARTS) if forms.get(part) == CATEGORY]
+            if parts:
+                forms[name] = TIME
+            for part in parts:
+                del forms[part]
+        return forms
+
+    def _find_kind(self, name: str, counts: Counter[int]) -> str:
         if not counts:
             return "nothing"
-        if not counts[CATEGORY]:
-            return "both" if counts[NUMBER | CATEGORY] else "number"
-        return "category" if counts[CATEGORY] == counts.total() else "mixed"
+        if self._reader.format.rules.kind_of(name) == kinds.TEXT:
+            return "text"
+        found = set(counts)
+        if len(found) == 1 or found == {NUMBER, NUMBER | CATEGORY}:
+            return NAMED[max(found)]
+        return "mixed"
 
     def _find_role(self, name: str) -> str:
         """What a column is that is no feature; empty where it is one."""

@@ -35,6 +35,7 @@ from flexihash.consumer.sample import KINDS
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.checkpoint.tensors import read
 from flexihash.model.config import ModelConfig
+from flexihash.model.features import FeatureRules
 from tests.unit.test_docs import codes, table
 
 FORMATS = [*Format]
@@ -516,17 +517,23 @@ def test_what_was_taken_for_what_is_told(tmp_path: Path) -> None:
     rows = [
         {
             "late": n % 2, "whole": n, "part": n / 8 + 0.1, "word": f"w{n % 3}", "odd": n if n % 2 else "x", "id": n,
-            "weight": 1, "empty": None, "some": "y" if n % 4 == 0 else None, "is_new": n % 2 == 0,
+            "weight": 1, "empty": None, "some": "y" if n % 4 == 0 else None, "is_new": n % 2 == 0, "title": "Two words",
+            "at": f"2013-01-01T0{n % 10}:30:00Z", "day": f"2013-01-0{n % 9 + 1}", "set_at": 1_500_000_000 + n,
+            "when": "2013-01-01" if n % 2 else "unknown", "gone": n / 8 + 0.1 if n % 2 else None,
         }
         for n in range(200)
     ]  # fmt: skip
-    report = learn(write(tmp_path, rows, Format.CSV), tmp_path / "kept")
+    rules = FeatureRules(text_features=("title",), time_features=("set_*",), missing_features=("gone", "empty"))
+    report = learn(write(tmp_path, rows, Format.CSV), tmp_path / "kept", rules=rules)
     assert report.sampled == 200
     assert {name: taken.taken_for for name, taken in report.features.items()} == {
         "late": "label", "whole": "both", "part": "number", "word": "category", "odd": "mixed", "id": "left out",
-        "weight": "weight", "empty": "nothing", "some": "category", "is_new": "category",
+        "weight": "weight", "empty": "nothing", "some": "category", "is_new": "category", "title": "text", "at": "time",
+        "day": "time", "set_at": "time", "when": "mixed", "gone": "number",
     }  # fmt: skip
     assert report.features["some"].missing == 0.75
+    assert report.features["gone"].missing == 0.5
+    assert report.features["id"].missing is None
     assert report.features["whole"].missing == 0.0
 
 
