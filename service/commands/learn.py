@@ -63,7 +63,21 @@ class Learned(Outcome):
         return not self.report.events and not has_read_all
 
 
-@takes("task", "quantile", "n_rows", "label_field", "features_field", "ignored_features", "crosses")
+@takes(
+    "task",
+    "quantile",
+    "n_rows",
+    "label_field",
+    "features_field",
+    "ignored_features",
+    "categorical_features",
+    "numeric_features",
+    "time_features",
+    "time_zone",
+    "text_features",
+    "missing_features",
+    "crosses",
+)
 def learn(
     file: EventsFile,
     checkpoint_dir: Annotated[
