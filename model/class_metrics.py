@@ -78,8 +78,8 @@ class ClassMetrics:
         """Take events in the order in which they were predicted.
 
         Args:
-            predictions: (n, 2), made before the events were learned from: the probability given to the event's class, 0 for
-                one that had never come; and the number of the most probable class, -1 where none was known.
+            predictions: (n, 2), made before the events were learned from: the probability given to the class that came,
+                0 where it never had before; and the number of the most probable class, -1 where none was known.
             labels: (n,), the number of the event's class.
             weights: (n,), not negative; an event of weight 0 is counted and nothing else.
 
