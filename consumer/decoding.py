@@ -10,14 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.consumer.consumer_errors import EventRejected
-from flexihash.consumer.scan.book import SIDES_SHIFT, NameBook
+from flexihash.consumer.scan.book import KIND_SHIFT, MISSING, SIDES_SHIFT, NameBook
 from flexihash.consumer.scan.flat_events import LEARN, LEFT, UNLABELLED, Limits
+from flexihash.consumer.scan.flat_features import ROOM
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, WEIGHT, pack_names
 from flexihash.consumer.scan.scanner import Scanned, scan
 from flexihash.consumer.wire import MAX_WEIGHT, Event, EventFormat, EventReader
 from flexihash.model.crosses import find_sides
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.tasks import Task
+from flexihash.model.times import warm_up as warm_up_times
 
 FEW_INSTANCES = 3  # so few are parsed in less time than it takes to begin a scan
 
@@ -57,14 +59,14 @@ class EventDecoder(EventReader):
         self._needs_label = needs_label
         self._names = pack_names(self._name_roles())
         self._book = NameBook(self._find_role)
+        self._expected = pack_names({name: self._find_role(name) for name in format.rules.expected_names})
+        self._spare = np.zeros(min(format.rules.max_key_length, format.max_event_bytes) + ROOM, np.uint8)
         self._limits = self._scan_limits()
         self._instance_names = pack_names(dict.fromkeys(self.left_out, IGNORED))
         self._instance_limits = self._limits._replace(is_whole=True, needs_label=False)
 
     def decode(self, values: Sequence[bytes | None]) -> Decoded:
         """Decodes N messages; never raises for what is in them."""
-        if self.format.rules.has_globs:
-            return self._read_all(values, range(len(values)), self.decode_one, self.n_rows)
         scanned = scan(values, self._names, self._book, self._limits)
         return self._complete(scanned, values, self.decode_one, self.n_rows)
 
@@ -74,7 +76,7 @@ class EventDecoder(EventReader):
         Args:
             n_rows: of the table that answers, a power of two.
         """
-        if self.format.rules.has_globs or len(values) < FEW_INSTANCES:
+        if len(values) < FEW_INSTANCES:
             return self._read_all(values, range(len(values)), self.decode_instance, n_rows)
         scanned = scan(values, self._instance_names, self._book, self._instance_limits._replace(n_rows=n_rows))
         return self._complete(scanned, values, self.decode_instance, n_rows)
@@ -82,6 +84,7 @@ class EventDecoder(EventReader):
     def warm_up(self) -> None:
         """Compiles or loads the compiled parts, so that no event, however odd, waits for them."""
         self.decode([])
+        warm_up_times()
         hash_features([], self.n_rows)
 
     def _complete(self, scanned: Scanned, values: Sequence[Any], read: Callable[[Any], Event], n_rows: int) -> Decoded:
@@ -121,7 +124,10 @@ class EventDecoder(EventReader):
 
     def _find_role(self, name: str) -> int:
         rules = self.format.rules
-        return IGNORED if rules.ignores(name) else find_sides(name, rules.crosses) << SIDES_SHIFT
+        if rules.ignores(name):
+            return IGNORED
+        missing = MISSING if rules.misses(name) else 0
+        return missing | rules.kind_of(name) << KIND_SHIFT | find_sides(name, rules.crosses) << SIDES_SHIFT
 
     def _name_roles(self) -> dict[str, int]:
         roles = dict.fromkeys(self.left_out, IGNORED)
@@ -136,7 +142,7 @@ class EventDecoder(EventReader):
         rules, labels = self.format.rules, self.task.record
         return Limits(
             is_whole=not self.format.features_field,
-            has_patterns=bool(rules.ignored_features or rules.crosses),
+            has_patterns=bool(rules.has_kinds or rules.missing_features or rules.ignored_features or rules.crosses),
             has_crosses=bool(rules.crosses),
             needs_label=self._needs_label,
             is_binary=labels.is_binary,
@@ -147,6 +153,12 @@ class EventDecoder(EventReader):
             max_name_bytes=rules.max_key_length,  # a character takes a byte or more
             max_event_bytes=self.format.max_event_bytes,
             n_rows=self.n_rows,
+            zone=rules.zone.ctypes.data,
+            max_words=rules.max_words,
+            expected=self._expected.ctypes.data,
+            n_expected=len(rules.expected_names),
+            spare=self._spare.ctypes.data,
+            has_texts=bool(rules.text_features),
         )
 
 

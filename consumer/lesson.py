@@ -203,4 +203,9 @@ def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str
         "ignored_features": list(format.rules.ignored_features),
         "categorical_features": list(format.rules.categorical_features),
         "numeric_features": list(format.rules.numeric_features),
+        "time_features": list(format.rules.time_features),
+        "time_zone": format.rules.time_zone,
+        "text_features": list(format.rules.text_features),
+        "max_words": format.rules.max_words,
+        "missing_features": list(format.rules.missing_features),
     }

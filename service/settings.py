@@ -27,6 +27,7 @@ from flexihash.service.setting_types import (
     OptionalFolder,
     Panel,
     Rows,
+    ZoneName,
     explain_allowed,
 )
 
@@ -99,6 +100,28 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
     numeric_features: Annotated[Names, EVENTS] = Field(
         (), description="Patterns of features that are quantities only, such as year, separated by commas."
     )
+    time_features: Annotated[Names, EVENTS] = Field(
+        (),
+        description="Patterns of features that are times, such as *_at, separated by commas: numbers are seconds since "
+        "1970, or milli-, micro- or nanoseconds. ISO 8601 times are found without.",
+    )
+    time_zone: Annotated[ZoneName, EVENTS] = Field(
+        "UTC",
+        description="Zone whose clock tells a time's hour and weekday, and of times without an offset: UTC, or a name "
+        "such as America/New_York.",
+    )
+    text_features: Annotated[Names, EVENTS] = Field(
+        (),
+        description="Patterns of features that are texts, such as title, separated by commas: each word is a category.",
+    )
+    max_words: Annotated[int, EVENTS] = Field(
+        256, ge=1, le=1_000, description="Most words of one text; those behind are passed over."
+    )
+    missing_features: Annotated[Names, EVENTS] = Field(
+        (),
+        description="Patterns of features whose null means something, separated by commas; of a name without a star "
+        "its absence as well.",
+    )
     max_features: Annotated[int, EVENTS] = Field(1_000, ge=1, description="Most features in one event.")
     max_depth: Annotated[int, EVENTS] = Field(16, ge=1, le=100, description="Most levels of nesting in one event.")
     max_key_length: Annotated[int, EVENTS] = Field(512, ge=1, description="Most characters in a feature's name.")
@@ -155,6 +178,11 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
                 ignored_features=self.ignored_features,
                 categorical_features=self.categorical_features,
                 numeric_features=self.numeric_features,
+                time_features=self.time_features,
+                time_zone=self.time_zone,
+                text_features=self.text_features,
+                max_words=self.max_words,
+                missing_features=self.missing_features,
                 max_features=self.max_features,
                 max_depth=self.max_depth,
                 max_key_length=self.max_key_length,

@@ -12,6 +12,7 @@ one, in atomic steps that would double the time. The machine must be little-endi
 
     scanner                      the loop over messages
     flat_events                  one event
+    flat_features                what a name and its value give
     names, values                what an event is made of
     book                         names that patterns have decided on
     text, decimals               what those are made of

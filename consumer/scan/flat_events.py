@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexihash.consumer.scan.book import SIDES_SHIFT, UNDECIDED, find_in_book
+from flexihash.consumer.scan.book import UNDECIDED, find_in_book
+from flexihash.consumer.scan.flat_features import LEAVE, add_absent, add_features
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, ONCE, WEIGHT, find_role, is_new_name
 from flexihash.consumer.scan.text import QUOTE, end_of_string, skip_space
-from flexihash.consumer.scan.values import BOOLEAN, FRACTION, INTEGER, NULL, OTHER, STRING, read_value
+from flexihash.consumer.scan.values import BOOLEAN, NULL, OTHER, STRING, read_value
 from flexihash.model.compiled import inlined, part
-from flexihash.model.kernel.vectors import store
-from flexihash.model.murmur import N_FIELDS, hash_name, row_of_category, row_of_number
+from flexihash.model.murmur import hash_name
 
 LEFT, LEARN, UNLABELLED = 0, 1, 2  # what becomes of a message
 
@@ -24,12 +24,18 @@ class Limits(NamedTuple):
 
     Args:
         is_whole: the features are the whole event, not an object in it.
-        has_patterns: the book says which features are left out, or crossed.
+        has_patterns: the book says which features are left out, crossed, or of a kind.
         has_crosses: some are crossed.
         needs_label: an event without a label is UNLABELLED, and its features are not kept; else its label is NaN.
         is_binary: labels are 0 or 1; else from `lowest` to `highest`.
         max_weight, max_features, max_name_bytes, max_event_bytes: an event beyond is left.
         n_rows: a power of two.
+        zone: the address of the zone of times; see `model.times`.
+        max_words: of a text.
+        expected, n_expected: names that mean something where an event lacks them: the address of what `pack_names`
+            gives, and how many.
+        spare: the address of memory for a name and what is put behind it.
+        has_texts: some strings are texts.
     """
 
     is_whole: bool
@@ -44,34 +50,17 @@ class Limits(NamedTuple):
     max_name_bytes: int
     max_event_bytes: int
     n_rows: int
+    zone: int
+    max_words: int
+    expected: int
+    n_expected: int
+    spare: int
+    has_texts: bool
 
 
 @part
 def is_label(x, limits):  # type: ignore[no-untyped-def]
     return (x == 0.0 or x == 1.0) if limits.is_binary else limits.lowest <= x <= limits.highest
-
-
-@part
-def add_feature(found, n, row, value, is_number, field):  # type: ignore[no-untyped-def]
-    """Writes feature `n`; returns the next one's number."""
-    store(found.fields + 8 * n, field)
-    store(found.rows + 8 * n, row)
-    store(found.values + 8 * n, value)
-    store(found.is_number + n, np.uint8(is_number))
-    return n + 1
-
-
-@part
-def add_features(found, n, name_hash, n_name, value, n_rows):  # type: ignore[no-untyped-def]
-    """Writes what a name and its value give, from feature `n` on; returns the next one's number."""
-    h, tail = name_hash
-    kind, x, begin, end, _ = value
-    field = row_of_number(h, tail, n_name, N_FIELDS)
-    if kind == INTEGER or kind == FRACTION:
-        n = add_feature(found, n, field & (n_rows - 1), x + 0.0, True, field)  # -0.0 becomes 0.0
-    if kind != FRACTION and kind != NULL:
-        n = add_feature(found, n, row_of_category(h, tail, n_name, begin, end, n_rows), 1.0, False, field)
-    return n
 
 
 @inlined
@@ -128,11 +117,10 @@ def scan_event(event, end, names, book, limits, slots, found, first):  # type: i
             if not role & IGNORED:
                 if not is_new_name(event, name, n_name, h, tail, slots):
                     return left
-                n_before = n
-                n = add_features(found, n, (h, tail), n_name, value, limits.n_rows)
-                if limits.has_crosses:
-                    for k in range(n_before, n):
-                        store(found.sides + 8 * k, role >> SIDES_SHIFT)
+                n, more = add_features(found, n, name, n_name, (h, tail), value, role, limits, book)
+                if n == LEAVE:
+                    return left
+                met |= more
         if role & LABEL and not is_inside and kind != NULL:
             if kind == STRING or not is_label(x, limits):
                 return left
@@ -152,9 +140,11 @@ def scan_event(event, end, names, book, limits, slots, found, first):  # type: i
             return left
         c, i = skip_space(i + 1)
     c, i = skip_space(i + 1)
+    if limits.n_expected:
+        n = add_absent(found, n, event, slots, limits)
     if i != end or n - first > limits.max_features or not (limits.is_whole or met & FEATURES):
         return left
-    if met & UNDECIDED:
+    if met & UNDECIDED or n == LEAVE:
         return left
     if limits.needs_label and not has_label:
         return UNLABELLED, first, label, weight

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from flexihash.consumer.scan.text import QUOTE
 from flexihash.model.compiled import part
 from flexihash.model.kernel.vectors import store
-from flexihash.model.words import PADDING, is_same, signed64
+from flexihash.model.words import PADDING, byte, is_same, signed64
 
 # What a name stands for, as bits, because settings may give one name two roles.
 LABEL, WEIGHT, FEATURES, IGNORED = 1, 2, 4, 8
@@ -17,6 +18,7 @@ ONCE = LABEL | WEIGHT | FEATURES  # an event that has one of them twice is left
 
 SLOT_BITS = 12  # of the set of an event's names: 32 KiB, of which each name touches 8 bytes
 MAX_PROBES = 32  # in that set; an event with names beyond is left
+NEW, KNOWN, UNSURE = 0, 1, 2  # what the set says of a name
 
 
 def pack_names(roles: Mapping[str, int]) -> NDArray[np.uint8]:
@@ -51,19 +53,28 @@ def spread_hash(h, tail, n_bits):  # type: ignore[no-untyped-def]
 
 
 @part
-def is_new_name(event, name, n_name, h, tail, slots):  # type: ignore[no-untyped-def]
-    """Notes a name of the event that begins at `event`; False where it came before, or that is not sure.
+def find_slot(event, name, n_name, h, tail, slots):  # type: ignore[no-untyped-def]
+    """Where a name belongs among those of the event that begins at `event`, and whether it is NEW, KNOWN or UNSURE.
 
-    A slot holds where a name begins; one that begins before this event counts for nothing.
+    A slot holds where a name begins that a quote ends; one that begins before this event counts for nothing.
     """
     slot = spread_hash(h, tail, SLOT_BITS)
+    place = slots
     for _ in range(MAX_PROBES):
         place = slots + 8 * slot
         other = signed64(place)
         if other < event:
-            store(place, name)
-            return True
-        if is_same(name, other, n_name + 1):  # with the quote behind it
-            return False
+            return place, NEW
+        if is_same(name, other, n_name) and byte(other + n_name) == QUOTE:
+            return place, KNOWN
         slot = (slot + 1) & ((1 << SLOT_BITS) - 1)
-    return False
+    return place, UNSURE
+
+
+@part
+def is_new_name(event, name, n_name, h, tail, slots):  # type: ignore[no-untyped-def]
+    """Notes a name of the event that begins at `event`; False where it came before, or that is not sure."""
+    place, is_known = find_slot(event, name, n_name, h, tail, slots)
+    if is_known == NEW:
+        store(place, name)
+    return is_known == NEW

@@ -38,7 +38,10 @@ class Scanned(NamedTuple):
 
 
 class Addresses(NamedTuple):
-    """Where the arrays of `Scanned` lie."""
+    """Where the arrays of `Scanned` lie.
+
+    And, for the words of texts: how far from each message there is room for them, and a set for those of one text.
+    """
 
     outcomes: int
     offsets: int
@@ -49,6 +52,8 @@ class Addresses(NamedTuple):
     is_number: int
     fields: int
     sides: int
+    words: int
+    word_slots: int
 
 
 def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
@@ -67,7 +72,8 @@ def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book:
     starts = np.zeros(len(present) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1, out=starts[1:])
     buffer = np.frombuffer(b"\0".join([*present, PADDING]), np.uint8)
-    most = len(buffer) // 2  # the shortest feature, `"":1,`, takes five bytes and gives two
+    # The shortest feature, `"":1,`, takes five bytes and gives two; a time gives four.
+    most = len(buffer) // (1 if limits.has_patterns else 2) + limits.n_expected * len(present)
     scanned = Scanned(
         outcomes=np.empty(len(present), np.uint8),
         offsets=np.zeros(len(present) + 1, np.int64),
@@ -79,13 +85,15 @@ def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book:
         fields=np.empty(most, np.int64),
         sides=np.empty(most if limits.has_crosses else 0, np.int64),
     )
-    n = scan_messages(buffer, starts, names, book.addresses, limits, np.zeros(1 << SLOT_BITS, np.int64), scanned)
+    words = np.empty(len(buffer) if limits.has_texts else 0, np.uint8)
+    slots = np.zeros((1 + limits.has_texts, 1 << SLOT_BITS), np.int64)
+    n = scan_messages(buffer, starts, names, book.addresses, limits, slots, words, scanned)
     of_features = "rows", "values", "is_number", "fields", "sides"
     return scanned._replace(**{name: getattr(scanned, name)[:n] for name in of_features})
 
 
 @entry
-def scan_messages(buffer, starts, names, book, limits, slots, scanned):  # type: ignore[no-untyped-def]
+def scan_messages(buffer, starts, names, book, limits, slots, words, scanned):  # type: ignore[no-untyped-def]
     """Fills `scanned`, and returns how many features there are.
 
     Message m lies from ``buffer[starts[m]]`` up to the byte 0 before the next one.
@@ -100,6 +108,8 @@ def scan_messages(buffer, starts, names, book, limits, slots, scanned):  # type:
         scanned.is_number.ctypes.data,
         scanned.fields.ctypes.data,
         scanned.sides.ctypes.data,
+        words.ctypes.data - buffer.ctypes.data,
+        slots.ctypes.data + 8 * slots.shape[1],
     )
     n = 0
     for message in range(len(starts) - 1):
