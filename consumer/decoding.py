@@ -33,6 +33,7 @@ class Decoded(msgspec.Struct, frozen=True):
         kept: (B,) int64, each event's place among the messages.
         rejections: place and reason of each rejected message.
         n_unlabelled: valid events without a label, whether among the B or not.
+        classes: names of the classes that the labels index, or have a column of each; see `model.outputs`.
     """
 
     batch: Batch
@@ -41,6 +42,7 @@ class Decoded(msgspec.Struct, frozen=True):
     kept: NDArray[np.int64]
     rejections: list[tuple[int, EventRejected]]
     n_unlabelled: int
+    classes: tuple[str, ...] = ()
 
 
 class EventDecoder(EventReader):

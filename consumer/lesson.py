@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
+from flexihash.consumer.admission import admit
 from flexihash.consumer.decoding import Decoded, EventDecoder
 from flexihash.consumer.guard import PoisonGuard
 from flexihash.consumer.history import History, read_history
@@ -181,6 +182,8 @@ class Lesson:
 
     def _learn(self, fetch: Fetch) -> tuple[Decoded, Learned]:
         decoded = self._decoder.decode(fetch.values)  # 2
+        if self.model.classes is not None:
+            decoded = admit(self.model, decoded)
         next_offsets = np.array(fetch.offsets, np.int64)[decoded.kept] + 1
         batch, labels, weights = decoded.batch, decoded.labels, decoded.weights
         return decoded, self.model.learn(batch, labels, weights, fetch.partition, next_offsets)  # 3

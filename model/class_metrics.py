@@ -24,7 +24,7 @@ from flexihash.model.class_sums import (
     sum_window,
     update,
 )
-from flexihash.model.metrics import COUNTED, Layout, check_events, open_state
+from flexihash.model.metrics import COUNTED, Layout, open_state
 from flexihash.model.rates import divide, rate_all, rate_classes, report_both
 from flexihash.model.sums import WINDOW, Floats
 from flexihash.model.tasks import OF_CLASSES
@@ -51,7 +51,7 @@ class ClassMetrics:
     >>> layout = ClassMetrics.layout(max_classes=100)
     >>> tensors = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
     >>> metrics = ClassMetrics(100, tensors)
-    >>> metrics.update(np.array([0.0, 0.9, 0.2]), np.array([-1.0, 0.0, 1.0]), np.array([0.0, 0.0, 1.0]), np.ones(3))
+    >>> metrics.update(np.array([[0.0, -1.0], [0.9, 0.0], [0.6, 1.0]]), np.array([0.0, 0.0, 1.0]), np.ones(3))
     >>> report = metrics.report(["AA", "UA"])
     >>> report["events"], round(report["accuracy"], 4), report["classes"]["AA"]["recall"]
     (3, 0.6667, 0.5)
@@ -74,22 +74,25 @@ class ClassMetrics:
         self._arrays = open_state(self.layout(max_classes), tensors)
         self._names = (*COUNTED, *OF_CLASSES)
 
-    def update(self, likelihoods: Floats, predicted: Floats, labels: Floats, weights: Floats) -> None:
+    def update(self, predictions: Floats, labels: Floats, weights: Floats) -> None:
         """Take events in the order in which they were predicted.
 
         Args:
-            likelihoods: (n,), the probability given to the event's class before it was learned from; 0 for a class that
-                had never come.
-            predicted: (n,), the number of the most probable class; -1 where none was known.
+            predictions: (n, 2), made before the events were learned from: the probability given to the class that came,
+                0 where it never had before; and the number of the most probable class, -1 where none was known.
             labels: (n,), the number of the event's class.
             weights: (n,), not negative; an event of weight 0 is counted and nothing else.
 
         Raises:
             ValueError: they differ in shape.
         """
-        check_events("likelihoods, predicted, labels and weights", likelihoods, predicted, labels, weights)
-        # the kernel is compiled for whole arrays, not again for columns of one
-        update(*self._arrays.values(), *map(np.ascontiguousarray, (likelihoods, predicted, labels, weights)))
+        if predictions.shape != (len(weights), 2) or labels.shape != weights.shape or weights.ndim != 1:
+            raise ValueError(
+                "predictions must be (n, 2), and labels and weights (n,),"
+                f" not {predictions.shape}, {labels.shape}, {weights.shape}"
+            )
+        # the kernel is compiled for whole arrays, not again for part of one
+        update(*self._arrays.values(), *map(np.ascontiguousarray, (predictions, labels, weights)))
 
     def report(self, names: Sequence[str] = ()) -> dict[str, Any]:
         """The metrics of all events, and under ``window`` those of the last 10,000, by the same names.

@@ -23,6 +23,8 @@ N_TOTALS = 4
 # standing: the most frequent class and the last one, plus 1 each so that 0 is none; and how many have come
 LEADER, LAST, N_KNOWN = range(3)
 N_STANDING = 3
+# a prediction: what the class that came was given, and the most probable class
+P_LIKELIHOOD, P_SAID = range(2)
 # window and choices: one row per event
 W_WEIGHT, W_LIKELIHOOD, W_BASELINE = range(3)
 N_WINDOW = 3
@@ -89,26 +91,26 @@ def update(
     standing: Counts,
     window: Floats,
     choices: NDArray[np.int32],
-    likelihoods: Floats,
-    predicted: Floats,
+    predictions: Floats,
     labels: Floats,
     weights: Floats,
 ) -> None:
     """Take events in order."""
     n_classes = len(counts)
-    for i in range(len(likelihoods)):
+    for i in range(len(labels)):
+        likelihood, said = predictions[i, P_LIKELIHOOD], predictions[i, P_SAID]
         slot = events[0] % WINDOW
         events[0] += 1
-        is_class = 0.0 <= labels[i] < n_classes and -1.0 <= predicted[i] < n_classes
-        if not (is_class and has_share(likelihoods[i], labels[i], weights[i])):
+        is_class = 0.0 <= labels[i] < n_classes and -1.0 <= said < n_classes
+        if not (is_class and has_share(likelihood, labels[i], weights[i])):
             window[slot, :] = 0.0
             continue
         label = int(labels[i])
         window[slot, W_WEIGHT] = weights[i]
-        window[slot, W_LIKELIHOOD] = likelihoods[i]
+        window[slot, W_LIKELIHOOD] = likelihood
         window[slot, W_BASELINE] = _predict_baseline(counts, tallies, totals, standing[N_KNOWN], label)
         choices[slot, C_LABEL] = label
-        choices[slot, C_SAID] = int(predicted[i])
+        choices[slot, C_SAID] = int(said)
         choices[slot, C_BASELINE] = standing[LEADER] - 1
         choices[slot, C_BEFORE] = standing[LAST] - 1
         standing[N_KNOWN] += counts[label] == 0

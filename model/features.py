@@ -124,6 +124,19 @@ class Batch(msgspec.Struct, frozen=True):
         """How many features each event has. (B,)"""
         return self.offsets[1:] - self.offsets[:-1]
 
+    def pick(self, is_picked: NDArray[np.bool_]) -> Batch:
+        """The events that are picked. (B,)"""
+        sizes = self.sizes
+        of_features = np.repeat(is_picked, sizes)
+        return Batch(
+            self.rows[of_features],
+            np.concatenate([[0], np.cumsum(sizes[is_picked])]),
+            self.values[of_features],
+            self.is_number[of_features],
+            self.fields[of_features],
+            self.sides[of_features] if len(self.sides) else self.sides,
+        )
+
 
 def flatten(features: Mapping[str, Any], rules: FeatureRules) -> list[Feature]:
     """Flat features of one event: nested objects joined with ``.``, integers as number and category, null as nothing.

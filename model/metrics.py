@@ -80,17 +80,6 @@ def open_state(layout: Layout, tensors: Mapping[str, torch.Tensor]) -> dict[str,
     return {name: tensors[name].numpy() for name in layout}
 
 
-def check_events(names: str, first: Floats, *others: Floats) -> None:
-    """Sees that each array has one number an event.
-
-    Raises:
-        ValueError: one has not.
-    """
-    if first.ndim != 1 or any(other.shape != first.shape for other in others):
-        shapes = ", ".join(str(array.shape) for array in (first, *others))
-        raise ValueError(f"{names} must be (n,) each, not {shapes}")
-
-
 class ProgressiveMetrics:
     """Metrics of a stream of predictions, over all events and over the last 10,000.
 
@@ -161,7 +150,11 @@ class ProgressiveMetrics:
         Raises:
             ValueError: the three differ in shape.
         """
-        check_events("predictions, labels and weights", predictions, labels, weights)
+        if not predictions.shape == labels.shape == weights.shape or predictions.ndim != 1:
+            raise ValueError(
+                "predictions, labels and weights must be (n,) each,"
+                f" not {predictions.shape}, {labels.shape}, {weights.shape}"
+            )
         sums = self._sums
         update(
             self._task,

@@ -98,7 +98,7 @@ def _add_recent(task: int, quantile: float, recent: Floats, label: float, weight
     """As the labels' scale is learned: one label far away is cut, and what was long ago forgotten."""
     recent[COUNT] += 1.0
     if recent[COUNT] > N_FREE_LABELS:
-        deviation = find_deviation(Loss(task, quantile), recent[MEAN], recent[SQUARES] / recent[WEIGHT])
+        deviation = find_deviation(Loss(task, quantile, False), recent[MEAN], recent[SQUARES] / recent[WEIGHT])
         reach = max(recent[REACH], LEAST_REACH)
         surprise, recent[REACH] = limit_surprise(label - recent[MEAN], deviation, reach)
         label = recent[MEAN] + surprise

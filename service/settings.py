@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
-from flexihash.model.config import ModelConfig
+from flexihash.model.config import MOST_CLASSES, ModelConfig
 from flexihash.model.tasks import Task
 from flexihash.service.environment import PREFIX, env_name, to_text
 from flexihash.service.http_settings import HttpSettings
@@ -50,7 +50,9 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     task: Annotated[Task, MODEL] = Field(
-        Task.BINARY, description="What is predicted: binary (yes or no), regression (a quantity), counts, or quantile."
+        Task.BINARY,
+        description="What is predicted: binary (yes or no), regression (a quantity), counts, quantile, multiclass "
+        "(one of many classes), multilabel (any of many labels), or targets (several at once).",
     )
     quantile: Annotated[float, MODEL] = Field(0.5, gt=0, lt=1, description="The wanted quantile, with task quantile.")
     n_rows: Annotated[Rows, MODEL] = Field(
@@ -71,6 +73,14 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
         (),
         description="Pairs of features that are also learned together, as origin*dest, or as user.* * item_id where a "
         "pattern has a star; several separated by commas; * is every pair, which is slow.",
+    )
+
+    max_classes: Annotated[int, MODEL] = Field(
+        100,
+        ge=2,
+        le=MOST_CLASSES,
+        description="Most classes, or labels, of the tasks multiclass and multilabel; an event of one more is a dead "
+        "letter.",
     )
 
     label_field: Annotated[str, EVENTS] = Field(
@@ -151,7 +161,8 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
     @property
     def model(self) -> ModelConfig:
         """What the model is made of."""
-        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.__struct_fields__})
+        fields = type(self).model_fields.keys() & set(ModelConfig.__struct_fields__)
+        return ModelConfig(**{name: getattr(self, name) for name in fields})
 
     @property
     def event_format(self) -> EventFormat:

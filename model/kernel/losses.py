@@ -14,7 +14,9 @@ from flexihash.model.kernel.scalars import clip, sigmoid
 from flexihash.model.kernel.slots import LABEL_COUNT, LABEL_MEAN, LABEL_REACH, LABEL_VARIANCE, LABEL_WEIGHT
 from flexihash.model.tasks import TASKS, Task
 
-BINARY, REGRESSION, COUNTS, QUANTILE = (TASKS[task].number for task in Task)
+BINARY, REGRESSION, COUNTS, QUANTILE = (
+    TASKS[task].number for task in (Task.BINARY, Task.REGRESSION, Task.COUNTS, Task.QUANTILE)
+)
 
 CURVATURE_FLOOR = 1e-3  # of the log loss: a sure prediction still learns
 RESIDUAL_RATE, RESIDUAL_FLOOR = 0.001, 1e-4
@@ -31,10 +33,11 @@ COUNT_MOVE_LIMIT = 1.0  # one count moves its own log rate by at most so much: e
 
 
 class Loss(NamedTuple):
-    """The number of a task, and which quantile is asked for (QUANTILE only)."""
+    """The number of a task, which quantile is asked for (QUANTILE only), and whether trees may take part."""
 
     task: int
     quantile: float
+    may_have_trees: bool
 
 
 # --- from scores to a prediction ------------------------------------------------------------------------------------
@@ -51,7 +54,7 @@ def moderate(loss, z, spread):  # type: ignore[no-untyped-def]
 @inlined
 def takes_trees(loss):  # type: ignore[no-untyped-def]
     """Whether trees take part: for the other tasks nobody has measured what they are worth."""
-    return loss.task == BINARY or loss.task == REGRESSION
+    return loss.may_have_trees and (loss.task == BINARY or loss.task == REGRESSION)
 
 
 @inlined

@@ -77,6 +77,7 @@ class Learned(Outcome):
     "text_features",
     "missing_features",
     "crosses",
+    "max_classes",
 )
 def learn(
     file: EventsFile,

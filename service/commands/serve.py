@@ -52,6 +52,7 @@ class Serving(Outcome):
     "text_features",
     "missing_features",
     "crosses",
+    "max_classes",
     "checkpoint_dir",
     "adopt",
     "checkpoint_seconds",

@@ -27,7 +27,7 @@ ANY_FLOAT = st.floats(width=64, allow_nan=True, allow_infinity=True) | st.sample
 
 def draw_classes(rng: np.random.Generator, n: int) -> Events:
     labels = np.minimum(rng.integers(0, N_CLASSES, n), np.arange(n) // 50)
-    return rng.random(n), rng.integers(-1, N_CLASSES, n).astype(float), labels.astype(float)
+    return np.stack([rng.random(n), rng.integers(-1, N_CLASSES, n)], axis=1), labels.astype(float)
 
 
 def draw_labels(rng: np.random.Generator, n: int) -> Events:
@@ -58,7 +58,7 @@ class Kind(NamedTuple):
 
 KINDS = {
     "classes": Kind(
-        ClassMetrics.layout(N_CLASSES), lambda tensors: ClassMetrics(N_CLASSES, tensors), draw_classes, (0, 0, 0)
+        ClassMetrics.layout(N_CLASSES), lambda tensors: ClassMetrics(N_CLASSES, tensors), draw_classes, (2, 0)
     ),
     "labels": Kind(
         LabelMetrics.layout(N_CLASSES), lambda tensors: LabelMetrics(N_CLASSES, tensors), draw_labels, (N_CLASSES,) * 2

@@ -245,7 +245,8 @@ def test_metrics_tell_of_the_learner(api: Any, learner: Any) -> None:
 def test_metrics_tell_of_the_most_frequent_classes(api: Any, learner: Any) -> None:
     labels = np.repeat(np.arange(30.0), np.arange(30, 0, -1))
     metrics = ClassMetrics(40, zeros(ClassMetrics.layout(40)))
-    metrics.update(np.full(len(labels), 0.5), np.minimum(labels, 5.0), labels, np.ones(len(labels)))
+    predictions = np.stack([np.full(len(labels), 0.5), np.minimum(labels, 5.0)], axis=1)
+    metrics.update(predictions, labels, np.ones(len(labels)))
     learner.report(metrics=metrics.report([f"class {k}" for k in range(40)]))
     told = read_metrics(api)
     assert told["flexihash_progressive_metric", (("metric", "kappa"), ("over", "all"))] > 0.0

@@ -48,9 +48,13 @@ def draw(n: int, seed: int = 0) -> tuple[Floats, Floats, Floats, Floats]:
     return likelihoods, said, labels.astype(float), weights
 
 
+def as_given(likelihoods: Floats, said: Floats, labels: Floats, weights: Floats) -> tuple[Floats, Floats, Floats]:
+    return np.stack([likelihoods, said], axis=1), labels, weights
+
+
 def report_of(*events: Floats) -> dict[str, Any]:
     metrics = ClassMetrics(MAX_CLASSES, zeros())
-    metrics.update(*events)
+    metrics.update(*as_given(*events))
     return metrics.report(NAMES)
 
 
@@ -258,7 +262,7 @@ def test_a_report_has_the_named_keys_and_is_json() -> None:
 
 def test_classes_without_a_name_are_not_reported_one_by_one() -> None:
     metrics = ClassMetrics(MAX_CLASSES, zeros())
-    metrics.update(*draw(50))
+    metrics.update(*as_given(*draw(50)))
     assert metrics.report()["classes"] == {}
     assert list(metrics.report(["AA", "UA"])["classes"]) == ["AA", "UA"]
 
@@ -266,10 +270,10 @@ def test_classes_without_a_name_are_not_reported_one_by_one() -> None:
 def test_state_lives_in_the_tensors_alone() -> None:
     events = draw(300)
     tensors = zeros()
-    ClassMetrics(MAX_CLASSES, tensors).update(*(array[:200] for array in events))
+    ClassMetrics(MAX_CLASSES, tensors).update(*as_given(*(array[:200] for array in events)))
     copies = {name: tensor.clone() for name, tensor in tensors.items()}
     resumed = ClassMetrics(MAX_CLASSES, copies)
-    resumed.update(*(array[200:] for array in events))
+    resumed.update(*as_given(*(array[200:] for array in events)))
     assert resumed.report(NAMES) == report_of(*events)
     assert ClassMetrics(MAX_CLASSES, tensors).report(NAMES) == report_of(*(array[:200] for array in events))
 
@@ -283,5 +287,7 @@ def test_the_state_is_as_large_as_it_says() -> None:
 def test_refuses_what_it_cannot_use() -> None:
     with pytest.raises(ValueError, match=r"'counts' must be contiguous torch.int64 of shape \(12,\)"):
         ClassMetrics(MAX_CLASSES, zeros(11))
-    with pytest.raises(ValueError, match=r"labels and weights must be \(n,\) each, not \(2,\), \(3,\), \(2,\), \(2,\)"):
-        report_of(np.zeros(2), np.zeros(3), np.zeros(2), np.zeros(2))
+    with pytest.raises(
+        ValueError, match=r"must be \(n, 2\), and labels and weights \(n,\), not \(2,\), \(3,\), \(2,\)"
+    ):
+        ClassMetrics(MAX_CLASSES, zeros()).update(np.zeros(2), np.zeros(3), np.zeros(2))

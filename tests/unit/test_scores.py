@@ -32,7 +32,8 @@ def show(report: Mapping[str, Any]) -> list[list[str]]:
 def test_classes_stand_below_the_metrics_the_most_frequent_first() -> None:
     labels = np.repeat(np.arange(22.0), np.arange(22) + 1)
     metrics = ClassMetrics(40, zeros(ClassMetrics.layout(40)))
-    metrics.update(np.full(len(labels), 0.5), np.maximum(labels, 20.0), labels, np.ones(len(labels)))
+    predictions = np.stack([np.full(len(labels), 0.5), np.maximum(labels, 20.0)], axis=1)
+    metrics.update(predictions, labels, np.ones(len(labels)))
     rows = show(metrics.report([f"class {k}" for k in range(40)]))
     assert rows[0] == ["", "all events", "baseline", f"last {len(labels)}", "baseline"]
     assert rows[1][:2] == ["log loss", "0.6931"]
