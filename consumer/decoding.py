@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.scan.book import KIND_SHIFT, MISSING, SIDES_SHIFT, NameBook
 from flexihash.consumer.scan.flat_events import LEARN, LEFT, UNLABELLED, Limits
-from flexihash.consumer.scan.flat_features import ROOM
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, WEIGHT, pack_names
 from flexihash.consumer.scan.scanner import Scanned, scan
 from flexihash.consumer.wire import MAX_WEIGHT, Event, EventFormat, EventReader
 from flexihash.model.crosses import find_sides
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.tasks import Task
+from flexihash.model.times import PARTS
 from flexihash.model.times import warm_up as warm_up_times
 
 FEW_INSTANCES = 3  # so few are parsed in less time than it takes to begin a scan
@@ -58,9 +58,8 @@ class EventDecoder(EventReader):
         self.n_rows = n_rows
         self._needs_label = needs_label
         self._names = pack_names(self._name_roles())
-        self._book = NameBook(self._find_role)
+        self._book = NameBook(self._find_role, PARTS)
         self._expected = pack_names({name: self._find_role(name) for name in format.rules.expected_names})
-        self._spare = np.zeros(min(format.rules.max_key_length, format.max_event_bytes) + ROOM, np.uint8)
         self._limits = self._scan_limits()
         self._instance_names = pack_names(dict.fromkeys(self.left_out, IGNORED))
         self._instance_limits = self._limits._replace(is_whole=True, needs_label=False)
@@ -157,7 +156,6 @@ class EventDecoder(EventReader):
             max_words=rules.max_words,
             expected=self._expected.ctypes.data,
             n_expected=len(rules.expected_names),
-            spare=self._spare.ctypes.data,
             has_texts=bool(rules.text_features),
         )
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flexihash.consumer.scan.book import UNDECIDED, find_in_book
+from flexihash.consumer.scan.book import UNDECIDED, follow_book, role_in_book
 from flexihash.consumer.scan.flat_features import LEAVE, add_absent, add_features
 from flexihash.consumer.scan.names import FEATURES, IGNORED, LABEL, ONCE, WEIGHT, find_role, is_new_name
 from flexihash.consumer.scan.text import QUOTE, end_of_string, skip_space
@@ -34,7 +34,6 @@ class Limits(NamedTuple):
         max_words: of a text.
         expected, n_expected: names that mean something where an event lacks them: the address of what `pack_names`
             gives, and how many.
-        spare: the address of memory for a name and what is put behind it.
         has_texts: some strings are texts.
     """
 
@@ -54,7 +53,6 @@ class Limits(NamedTuple):
     max_words: int
     expected: int
     n_expected: int
-    spare: int
     has_texts: bool
 
 
@@ -75,6 +73,7 @@ def scan_event(event, end, names, book, limits, slots, found, first):  # type: i
     label, weight = np.nan, 1.0
     has_label = False
     met = 0  # roles
+    last = book.entries  # the entry of the last name
     is_inside = False  # the object that holds the features
     c, i = skip_space(event)
     if c != OPEN or end - event > limits.max_event_bytes:
@@ -111,16 +110,18 @@ def scan_event(event, end, names, book, limits, slots, found, first):  # type: i
             h, tail = hash_name(name, name + n_name)
             if n_name > limits.max_name_bytes:
                 return left
+            of_book = 0
             if limits.has_patterns:
-                role |= find_in_book(name, n_name, h, tail, book)
-                met |= role & UNDECIDED
+                last = follow_book(last, name, n_name, h, tail, book)
+                of_book = role_in_book(last)
+                met |= of_book & UNDECIDED
+                role |= of_book
             if not role & IGNORED:
                 if not is_new_name(event, name, n_name, h, tail, slots):
                     return left
-                n, more = add_features(found, n, name, n_name, (h, tail), value, role, limits, book)
+                n = add_features(found, n, (h, tail), n_name, value, of_book, last, limits)
                 if n == LEAVE:
                     return left
-                met |= more
         if role & LABEL and not is_inside and kind != NULL:
             if kind == STRING or not is_label(x, limits):
                 return left

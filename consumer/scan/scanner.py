@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.consumer.scan.book import NameBook
-from flexihash.consumer.scan.flat_events import Limits, scan_event
+from flexihash.consumer.scan.flat_events import LEFT, Limits, scan_event
 from flexihash.consumer.scan.names import SLOT_BITS
 from flexihash.model.compiled import entry
 from flexihash.model.kernel.vectors import store
@@ -72,8 +72,9 @@ def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book:
     starts = np.zeros(len(present) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1, out=starts[1:])
     buffer = np.frombuffer(b"\0".join([*present, PADDING]), np.uint8)
-    # The shortest feature, `"":1,`, takes five bytes and gives two; a time gives four.
-    most = len(buffer) // (1 if limits.has_patterns else 2) + limits.n_expected * len(present)
+    # The shortest feature, `"":1,`, takes five bytes and gives two. A time gives four, so that there may be too little
+    # room for messages of nothing else: but for one of them there is.
+    most = len(buffer) // 2 + int(np.diff(starts).max(initial=0)) + limits.n_expected * len(present)
     scanned = Scanned(
         outcomes=np.empty(len(present), np.uint8),
         offsets=np.zeros(len(present) + 1, np.int64),
@@ -115,7 +116,11 @@ def scan_messages(buffer, starts, names, book, limits, slots, words, scanned):  
     for message in range(len(starts) - 1):
         begin = buffer.ctypes.data + starts[message]
         end = buffer.ctypes.data + starts[message + 1] - 1
-        outcome, n, label, weight = scan_event(begin, end, names.ctypes.data, book, limits, slots.ctypes.data, found, n)
+        outcome, label, weight = LEFT, 0.0, 1.0
+        if n + end - begin + limits.n_expected <= len(scanned.rows):
+            outcome, n, label, weight = scan_event(
+                begin, end, names.ctypes.data, book, limits, slots.ctypes.data, found, n
+            )
         store(found.outcomes + message, np.uint8(outcome))
         store(found.offsets + 8 * (message + 1), n)
         store(found.labels + 8 * message, label)
