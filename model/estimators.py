@@ -131,7 +131,7 @@ class FlexiHashRegressor(_Estimator, base.MiniBatchRegressor):
 
 
 def _as_json(event: Mapping[Any, Any]) -> dict[str, Any]:
-    """River's features may have any type, dates for one: what JSON lacks is taken by its text.
+    """River's features may have any type, dates for one, which are times: what JSON lacks is taken by its text.
 
     They are sorted, since River promises that their order has no effect at all, not even a rounding's.
     """

@@ -35,7 +35,7 @@ from flexihash.model.murmur import (
 )
 from flexihash.model.texts import LEFT as ODD_LETTER
 from flexihash.model.texts import LOWERED, N_LETTERS
-from flexihash.model.times import DATE, LABELS, NO_TIME, PARTS, WEEKDAY, find_label, read_epoch, read_time
+from flexihash.model.times import DATE, LABELS, NO_TIME, PARTS, SHORTEST, WEEKDAY, find_label, read_epoch, read_time
 from flexihash.model.words import byte, signed64
 
 LEAVE = -1  # instead of the next feature's number: the long way has to see this
@@ -81,7 +81,7 @@ def add_plain(found, n, name_hash, n_name, value, limits):  # type: ignore[no-un
 @part
 def may_be_time(value):  # type: ignore[no-untyped-def]
     kind, begin, end = value[0], value[2], value[3]
-    return kind == STRING and end - begin >= 10 and byte(begin + 4) == MINUS and byte(begin + 7) == MINUS
+    return kind == STRING and end - begin >= SHORTEST and byte(begin + 4) == MINUS and byte(begin + 7) == MINUS
 
 
 @part
