@@ -62,8 +62,6 @@ class CsvReader(TextReader):
 
     def _find_header(self) -> str:
         """The first line of the header, which is still to be read. What comes before is passed."""
-        if self.file.stream.peek(len(codecs.BOM_UTF8)).startswith(codecs.BOM_UTF8):
-            self.position += len(self.file.stream.read(len(codecs.BOM_UTF8)))
         while (line := self.file.stream.readline()).isspace():
             self.position += len(line)
         self._lines.put_back(line)

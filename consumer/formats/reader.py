@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import NamedTuple, Protocol
 from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.formats.packing import STDIN, SUFFIXES, UNREADABLE, Unpacked, count_lines
 
+BOM = codecs.BOM_UTF8  # some write it before a text; it is not of it
 DELIMITERS = (",", ";", "\t", "|")
 
 
@@ -98,6 +100,8 @@ class TextReader:
     def __init__(self, file: Unpacked) -> None:
         self.file = file
         self.position = 0
+        if file.stream.peek(len(BOM)).startswith(BOM):
+            self.position = len(file.stream.read(len(BOM)))
         self._error: Exception | None = None
 
     @property
@@ -179,7 +183,7 @@ def find_format(path: Path, head: bytes) -> Format:
         return named
     if head.startswith(b"PAR1"):
         return Format.PARQUET
-    line = head.lstrip().partition(b"\n")[0]
+    line = head.removeprefix(BOM).lstrip().partition(b"\n")[0]
     is_table = not line.startswith((b"{", b"[")) and any(one.encode() in line for one in DELIMITERS)
     return Format.CSV if is_table else Format.NDJSON
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from flexihash.consumer.formats.reader import Format
+from flexihash.service.commands.produce import read_file
 from tests.unit.test_cli import Run, run
 from tests.unit.test_files import write, write_csv
 
@@ -137,6 +139,19 @@ def test_rows_are_embedded_as_their_events_are(run: Run, tmp_path: Path, table: 
 def test_rows_are_produced_as_events(run: Run, tmp_path: Path, format: Format) -> None:
     code, out, _ = run("produce", write(tmp_path, ROWS, format, ".zst"), "--limit", 250, "--out", "-")
     assert (code, [json.loads(line) for line in out.splitlines()]) == (0, ROWS[:250])
+
+
+def test_what_is_piped_is_sent_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for first, second in ((b'{"a":1}\n', b'{"a":2}\n'), (b"a,b\n1,2\n", b"3,4\n")):
+        read_end, write_end = os.pipe()
+        with os.fdopen(read_end) as stdin, os.fdopen(write_end, "wb", buffering=0) as pipe:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            pipe.write(first)
+            values = read_file(Path("-"), None)
+            assert json.loads(next(values))["a"] == 1, "before there is more"
+            pipe.write(second)
+            assert json.loads(next(values))["a"] in (2, 3)
+            values.close()  # type: ignore[attr-defined]
 
 
 def test_what_is_no_row_is_sent_as_it_is(run: Run, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import datetime
 import decimal
@@ -229,6 +230,16 @@ def test_without_pyarrow_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(FileUnreadable, match=r"is Parquet, which takes pyarrow: pip install 'flexihash\[parquet\]'"):
         FileSource(path).start({})
     assert len(events(write(tmp_path, make_rows(), Format.CSV, ".zst"))) == N_ROWS
+
+
+@pytest.mark.parametrize("name", ["rows.ndjson", "unnamed", "unnamed.gz"])
+def test_a_mark_before_the_text_is_not_of_it(tmp_path: Path, name: str) -> None:
+    lines = b'{"a":1,"b":2}\n{"a":3,"b":4}\n'
+    content = codecs.BOM_UTF8 + lines
+    path = write_csv(tmp_path, pack(content, ".gz") if name.endswith(".gz") else content, name)
+    assert events(path) == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+    offsets, values, _ = read_all(path)
+    assert read_all(path, offsets[0] + 1)[1] == values[1:]
 
 
 # --- CSV ------------------------------------------------------------------------------------------------------------
