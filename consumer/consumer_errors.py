@@ -15,6 +15,7 @@ ConsumerError
 ├── TopicsForeign                        a checkpoint was learned from other topics
 ├── Fenced                               another learner has taken over
 ├── FileUnreadable                       a file cannot be read, or is another one
+│   └── LabelMissing                     a table has no column of the label
 ├── LabelsUnfit                          a file's labels are not what the task learns
 ├── SpillUnreadable                      dead letters on the local disk cannot be read
 ├── EventRejected                        an event cannot be learned from
@@ -37,6 +38,7 @@ from typing import ClassVar
 
 from flexihash.model.tasks import Task
 
+MAX_NAMED = 100  # columns in a message
 Describe = Callable[[object], str]  # an error, or another trouble, in words for people: `str`, or one that knows more
 
 
@@ -206,6 +208,16 @@ class DeadLetterRefused(DeadLetterError):
 
 class FileUnreadable(ConsumerError):
     """The file cannot be read, or is not the one that was learned from before."""
+
+
+class LabelMissing(FileUnreadable):
+    """No column of a table has the name of the label."""
+
+    def __init__(self, path: Path, label: str, columns: Sequence[str], has_values: bool) -> None:
+        rest = len(columns) - MAX_NAMED
+        named = ", ".join(columns[:MAX_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+        hint = "; is its first line a row? It has to name the columns" if has_values else ""
+        super().__init__(f"{path} has no column {label!r}; its columns are {named}{hint}")
 
 
 class LabelsUnfit(ConsumerError):

@@ -152,7 +152,7 @@ class EventDecoder(EventReader):
             max_name_bytes=rules.max_key_length,  # a character takes a byte or more
             max_event_bytes=self.format.max_event_bytes,
             n_rows=self.n_rows,
-            zone=rules.zone.ctypes.data,
+            zone=rules.zone,
             max_words=rules.max_words,
             expected=self._expected.ctypes.data,
             n_expected=len(rules.expected_names),

@@ -173,7 +173,8 @@ class Lesson:
             decoded, learned = self._learn(fetch)
         # A letter may wait for the broker: whoever is killed meanwhile is not killed by a record.
         for index, rejected in decoded.rejections:  # 4
-            self._reject(fetch.record(index), "decode", rejected.reason, str(rejected))
+            fault = fetch.fault(index, rejected)
+            self._reject(fetch.record(index), "decode", fault.reason, str(fault))
         for index in decoded.kept[~learned.is_learned]:
             message = "learning from it would leave the range of float32; nothing of it was learned"
             self._reject(fetch.record(int(index)), "learn", "not_finite", message)

@@ -245,7 +245,7 @@ def _is_binary(label: Any) -> bool:
 
 
 def _as_json(event: Event) -> dict[str, Any]:
-    """River's features may have any type, dates for one: what JSON lacks is taken by its text.
+    """River's features may have any type, dates for one, which are times: what JSON lacks is taken by its text.
 
     They are sorted, since River promises that their order has no effect at all, not even a rounding's.
     """

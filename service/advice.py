@@ -7,6 +7,7 @@ from flexihash.consumer.consumer_errors import (
     Fault,
     Fenced,
     IdentityChanged,
+    LabelMissing,
     LabelsUnfit,
     PositionOutOfRange,
     RecordChanged,
@@ -87,6 +88,8 @@ def _advice(error: object) -> str:
             )
         case TopicNotFound():
             return "; `flexihash serve --create-topic` makes it at its start"
+        case LabelMissing():
+            return "; --label names that of the label"
         case LabelsUnfit(task=task):
             return f"; mend them{OTHER_TASKS.get(task, '')}"
         case EmbeddingsOff():

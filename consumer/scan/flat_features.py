@@ -35,7 +35,7 @@ from flexihash.model.murmur import (
 )
 from flexihash.model.texts import LEFT as ODD_LETTER
 from flexihash.model.texts import LOWERED, N_LETTERS
-from flexihash.model.times import DATE, LABELS, NO_TIME, PARTS, WEEKDAY, find_label, read_epoch, read_time
+from flexihash.model.times import DATE, LABELS, NO_TIME, PARTS, SHORTEST, WEEKDAY, find_label, read_epoch, read_time
 from flexihash.model.words import byte, signed64
 
 LEAVE = -1  # instead of the next feature's number: the long way has to see this
@@ -81,7 +81,7 @@ def add_plain(found, n, name_hash, n_name, value, limits):  # type: ignore[no-un
 @part
 def may_be_time(value):  # type: ignore[no-untyped-def]
     kind, begin, end = value[0], value[2], value[3]
-    return kind == STRING and end - begin >= 10 and byte(begin + 4) == MINUS and byte(begin + 7) == MINUS
+    return kind == STRING and end - begin >= SHORTEST and byte(begin + 4) == MINUS and byte(begin + 7) == MINUS
 
 
 @part
@@ -243,13 +243,13 @@ def add_words(found, n, name_hash, n_name, begin, end, limits):  # type: ignore[
             continue
         if n_word > 0:
             store(at + (n_word & ~7), packed | np.uint64(QUOTE) << np.uint64(8 * (n_word & 7)))
-            word_h, word_tail = hash_name(at, at + n_word)
-            place, is_known = find_slot(begin + found.words, at, n_word, word_h, word_tail, found.word_slots)
+            hashed = row_of_category(h, tail, n_name, at, at + n_word, N_FIELDS)
+            first = begin + found.words
+            place, is_known = find_slot(first, at, n_word, np.uint32(hashed), np.uint64(0), found.word_slots)
             if is_known == UNSURE:
                 return LEAVE
             if is_known == NEW:
                 store(place, at)
-                row = row_of_category(h, tail, n_name, at, at + n_word, limits.n_rows)
-                n = add_feature(found, n, row, 1.0, False, field)
+                n = add_feature(found, n, hashed & (limits.n_rows - 1), 1.0, False, field)
         at, n_word, packed = i + found.words, 0, np.uint64(0)
     return n

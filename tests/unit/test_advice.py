@@ -29,7 +29,7 @@ from flexihash.consumer.consumer_errors import (
     TopicNotFound,
 )
 from flexihash.consumer.decoding import EventDecoder
-from flexihash.consumer.files import FileSource
+from flexihash.consumer.formats.file_source import FileSource
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.failures import translate
 from flexihash.consumer.kafka.topic import Topic
