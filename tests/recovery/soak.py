@@ -2,7 +2,7 @@
 
     python -m tests.recovery.soak --rounds 1000
 
-Rounds come in segments of their own topic, service and checkpoints; the topics have one partition and three in turn, and
+Rounds come in segments of their own topic, service and checkpoints. The topics have one partition and three in turn,
 labels of yes or no, of many classes, and several at once. A round lets the service learn, kills something at a random
 moment, and waits until events are learned again. At a segment's end the newest checkpoint must hold all that the topic
 holds, and be what `flexihash verify` finds in it: bit for bit on one partition, each event exactly once on three. An
