@@ -18,6 +18,7 @@ ConsumerError
 ├── LabelsUnfit                          a file's labels are not what the task learns
 ├── SpillUnreadable                      dead letters on the local disk cannot be read
 ├── EventRejected                        an event cannot be learned from
+│   └── RowDeleted                       there is nothing to learn, and nothing wrong
 ├── RecordUnreadable                     the log's bytes at a position are damaged
 ├── PublishError             retriable   the broker did not acknowledge events in time
 │   └── PublishRefused                   the broker will not take them, now or later
@@ -242,3 +243,7 @@ class EventRejected(ConsumerError):
         super().__init__(message)
         self.reason = reason
         self.key = key
+
+
+class RowDeleted(EventRejected):
+    """A message tells of a row that is gone: there is nothing to learn, and nothing wrong; no dead letter is kept."""

@@ -21,14 +21,13 @@ from flexihash.consumer.lesson import Lesson, Letters
 from flexihash.consumer.records import Fetch, Identity, Record
 from flexihash.consumer.schedule import CheckpointSchedule
 from flexihash.consumer.standing import Standing
-from flexihash.consumer.wire import EventFormat
+from flexihash.consumer.wire import EventFormat, EventReader
 from flexihash.model.checkpoint.retention import Retention
 from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
-from flexihash.model.tasks import Task
 
 FETCH_LINES = 2_000
 MAX_SAMPLES = 5  # of rejected events, shown with their reason
@@ -158,11 +157,10 @@ class FileReport(msgspec.Struct, kw_only=True):
 class _Rejected(Letters):
     """Dead letters of a file: the file itself still has them, so the first few are only shown, and labels counted."""
 
-    def __init__(self, path: Path, label_field: str, task: Task) -> None:
+    def __init__(self, path: Path, reader: EventReader) -> None:
         self.first: list[tuple[Record, str]] = []
         self._path = path
-        self._label_field = label_field
-        self._task = task
+        self._reader = reader
         self._n_unfit = 0  # labels that are numbers, and not what the task learns
         self._examples: set[float] = set()
 
@@ -170,7 +168,8 @@ class _Rejected(Letters):
         if len(self.first) < MAX_SAMPLES:
             self.first.append((record, message))
         if reason == "bad_label":
-            self._note(msgspec.json.decode(record.value or b"")[self._label_field])
+            for label in self._reader.find_labels(record.value or b""):
+                self._note(label)
 
     def flush(self, timeout_s: float) -> None:
         pass
@@ -183,7 +182,7 @@ class _Rejected(Letters):
         """
         n_labels = n_learned + self._n_unfit
         if self._n_unfit >= MIN_UNFIT and self._n_unfit > MAX_UNFIT_SHARE * n_labels:
-            raise LabelsUnfit(self._path, self._n_unfit, n_labels, self._examples, self._task)
+            raise LabelsUnfit(self._path, self._n_unfit, n_labels, self._examples, self._reader.task)
 
     def _note(self, label: object) -> None:
         if isinstance(label, int | float):
@@ -214,7 +213,7 @@ def learn_file(
     """
     model = OnlineModel(Tables.create(model_config))
     decoder = EventDecoder(event_format, model_config.task, model_config.n_rows, not model_config.embeddings)
-    source, rejected = FileSource(path), _Rejected(path, event_format.label_field, model_config.task)
+    source, rejected = FileSource(path), _Rejected(path, decoder)
     lesson, standing = Lesson(model, decoder, rejected), Standing(model, source)
     with ExitStack() as stack:
         schedule = None

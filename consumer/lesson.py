@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
+from flexihash.consumer.consumer_errors import EventRejected, RowDeleted
 from flexihash.consumer.decoding import Decoded, EventDecoder
 from flexihash.consumer.guard import PoisonGuard
 from flexihash.consumer.history import History, read_history
@@ -172,7 +173,7 @@ class Lesson:
             decoded, learned = self._learn(fetch)
         # A letter may wait for the broker: whoever is killed meanwhile is not killed by a record.
         for index, rejected in decoded.rejections:  # 4
-            self._reject(fetch.record(index), "decode", rejected.reason, str(rejected))
+            self._pass_by(fetch, index, rejected)
         for index in decoded.kept[~learned.is_learned]:
             message = "learning from it would leave the range of float32; nothing of it was learned"
             self._reject(fetch.record(int(index)), "learn", "not_finite", message)
@@ -184,6 +185,13 @@ class Lesson:
         next_offsets = np.array(fetch.offsets, np.int64)[decoded.kept] + 1
         batch, labels, weights = decoded.batch, decoded.labels, decoded.weights
         return decoded, self.model.learn(batch, labels, weights, fetch.partition, next_offsets)  # 3
+
+    def _pass_by(self, fetch: Fetch, index: int, rejected: EventRejected) -> None:
+        """Rejects a record; one that only says that there is nothing any more is counted, and taken for learned."""
+        if isinstance(rejected, RowDeleted):
+            self.rejected[rejected.reason] = self.rejected.get(rejected.reason, 0) + 1
+        else:
+            self._reject(fetch.record(index), "decode", rejected.reason, str(rejected))
 
     def _reject(self, record: Record, stage: str, reason: str, message: str) -> None:
         self.count(reason, 1)
@@ -197,6 +205,11 @@ def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str
         **msgspec.to_builtins(config),
         "label_field": format.label_field,
         "features_field": format.features_field,
+        "weight_field": format.weight_field,
+        "id_field": format.id_field,
+        "envelope": format.envelope,
+        "positive_labels": list(format.positive_labels),
+        "label_rule": format.label_rule,
         "ignored_features": list(format.rules.ignored_features),
         "categorical_features": list(format.rules.categorical_features),
         "numeric_features": list(format.rules.numeric_features),

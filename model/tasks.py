@@ -12,12 +12,18 @@ LABEL_LIMIT = 1e100  # squares of labels must stay finite in float64
 
 
 class Task(StrEnum):
-    """What the label is: yes or no, a quantity, a count, or a quantity whose quantile is wanted."""
+    """What the label is: yes or no, a quantity, a count, a quantity whose quantile is wanted; or more than one of them.
+
+    One of many classes, any of many labels, or several targets at once, each with a task of the first four.
+    """
 
     BINARY = "binary"
     REGRESSION = "regression"
     COUNTS = "counts"
     QUANTILE = "quantile"
+    MULTICLASS = "multiclass"
+    MULTILABEL = "multilabel"
+    TARGETS = "targets"
 
     @property
     def record(self) -> TaskRecord:
@@ -49,6 +55,7 @@ class TaskRecord:
     Args:
         number: of the task, in compiled code.
         is_binary: labels are 0 or 1, false or true.
+        has_classes: labels are names, each known from its first event on.
         lowest, highest: other labels are from here to there.
         metrics: names of the progressive metrics, in the order to show them; `baseline_` before a name is the same of
             one who knows only the labels so far.
@@ -57,6 +64,7 @@ class TaskRecord:
     number: int
     metrics: tuple[str, ...]
     is_binary: bool = False
+    has_classes: bool = False
     lowest: float = -LABEL_LIMIT
     highest: float = LABEL_LIMIT
 
@@ -92,6 +100,9 @@ TASKS = {
         number=3,
         metrics=("pinball_loss", "coverage", *OF_QUANTITIES, "baseline_pinball_loss", *BASELINES_OF_QUANTITIES),
     ),
+    Task.MULTICLASS: TaskRecord(number=4, metrics=("log_loss", "accuracy"), has_classes=True),
+    Task.MULTILABEL: TaskRecord(number=5, metrics=("log_loss", "hamming_loss"), has_classes=True),
+    Task.TARGETS: TaskRecord(number=6, metrics=("log_loss",)),
 }
 
 

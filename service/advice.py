@@ -39,6 +39,8 @@ UNTAUGHT = {
     UNLABELLED: "does FLEXIHASH_LABEL_FIELD name the label?",
     "bad_label": "do FLEXIHASH_LABEL_FIELD and FLEXIHASH_TASK fit the labels?",
     "no_features": "does FLEXIHASH_FEATURES_FIELD name the features? Where it is empty, they are the whole event",
+    "deleted": "that rows are deleted is no fault",
+    "no_envelope": "does FLEXIHASH_ENVELOPE say what the events are in?",
     "empty": NO_EVENTS,
     "not_utf8": NO_EVENTS,
     "not_json": NO_EVENTS,

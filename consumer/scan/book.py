@@ -1,4 +1,5 @@
 """A book of feature names: of each that was met, whether it is left out, or crossed. Python decides that, once a name.
+There is another one of the JSON of labels, and the number of each.
 
 The compiled loop writes down a name that it does not find, as undecided, and leaves the event. Behind the loop
 `decide` asks for all of these, and the messages are scanned again. So patterns cost an event a look-up a name.
@@ -46,7 +47,7 @@ class NameBook:
         self._bytes = np.zeros(BOOK_BYTES + len(PADDING), np.uint8)
         self._words = self._bytes.view(np.int64)
         self._slots = np.zeros(1 << BOOK_SLOT_BITS, np.int64)
-        self._begin()
+        self.begin()
 
     @property
     def addresses(self) -> BookAddresses:
@@ -56,8 +57,7 @@ class NameBook:
     def make_room(self) -> None:
         """Begins anew, where a name found no room."""
         if self._words[1]:
-            self._slots.fill(0)
-            self._begin()
+            self.begin()
 
     def decide(self) -> bool:
         """Decides on the names that are new; returns whether there were any."""
@@ -71,7 +71,9 @@ class NameBook:
             self._n_decided += _entry_size(n_name)
         return has_new
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Forgets all."""
+        self._slots.fill(0)
         self._words[:2] = FIRST_ENTRY, 0
         self._n_decided = FIRST_ENTRY
 

@@ -1,46 +1,15 @@
-"""Names: those that mean something other than a feature, and those that an event has had already."""
+"""Names: the set of those that an event has had already."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
-from numpy.typing import NDArray
 
 from flexihash.model.compiled import part
 from flexihash.model.kernel.vectors import store
-from flexihash.model.words import PADDING, is_same, signed64
-
-# What a name stands for, as bits, because settings may give one name two roles.
-LABEL, WEIGHT, FEATURES, IGNORED = 1, 2, 4, 8
-ONCE = LABEL | WEIGHT | FEATURES  # an event that has one of them twice is left
+from flexihash.model.words import is_same, signed64
 
 SLOT_BITS = 12  # of the set of an event's names: 32 KiB, of which each name touches 8 bytes
 MAX_PROBES = 32  # in that set; an event with names beyond is left
-
-
-def pack_names(roles: Mapping[str, int]) -> NDArray[np.uint8]:
-    """Names and their roles for `scan`: of each its length and its role, 8 bytes each, its UTF-8, 8 bytes 0.
-
-    The length -1 ends them.
-    """
-    packed = b""
-    for name, role in roles.items():
-        text = name.encode("utf-8", "surrogatepass")
-        packed += np.array([len(text), role], np.int64).tobytes() + text + PADDING
-    return np.frombuffer(packed + np.array([-1], np.int64).tobytes(), np.uint8)
-
-
-@part
-def find_role(name, n_name, names):  # type: ignore[no-untyped-def]
-    """The roles of a name, as bits; 0: none."""
-    while True:
-        n = signed64(names)
-        if n < 0:
-            return 0
-        if n == n_name and is_same(name, names + 16, n):
-            return signed64(names + 8)
-        names += 16 + n + 8
 
 
 @part

@@ -11,19 +11,22 @@ from numpy.typing import NDArray
 from flexihash.consumer.scan.book import NameBook
 from flexihash.consumer.scan.flat_events import Limits, scan_event
 from flexihash.consumer.scan.names import SLOT_BITS
+from flexihash.consumer.scan.runs import RUN_NUMBERS
 from flexihash.model.compiled import entry
 from flexihash.model.kernel.vectors import store
 from flexihash.model.words import PADDING
 
 
 class Scanned(NamedTuple):
-    """What the loop found in N messages; only those to LEARN have features, a label and a weight.
+    """What the loop found in N messages; only those to LEARN have features, labels and a weight.
 
     Args:
         outcomes: (N,) uint8.
         offsets: (N + 1,) int64; message m owns ``rows[offsets[m]:offsets[m + 1]]``.
-        labels, weights: (N,) float64.
+        labels: (N, number of them) float64.
+        weights: (N,) float64.
         rows, values, is_number, fields, sides: (nnz,), as in `model.features.Batch`.
+        texts: by its place, the JSON of each label that the book of labels did not know.
     """
 
     outcomes: NDArray[np.uint8]
@@ -35,11 +38,16 @@ class Scanned(NamedTuple):
     is_number: NDArray[np.bool_]
     fields: NDArray[np.int64]
     sides: NDArray[np.int64]
+    texts: dict[int, bytes]
 
 
 class Addresses(NamedTuple):
-    """Where the arrays of `Scanned` lie."""
+    """Where the messages lie, the arrays of `Scanned`, the spans of labels (from where to where they lie), and runs.
 
+    Runs are remembered by where their names would stand in the layout; see `consumer.scan.runs`.
+    """
+
+    buffer: int
     outcomes: int
     offsets: int
     labels: int
@@ -49,65 +57,97 @@ class Addresses(NamedTuple):
     is_number: int
     fields: int
     sides: int
+    spans: int
+    runs: int
 
 
-def scan(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
+class Books(NamedTuple):
+    """Names of features, and the JSON of labels."""
+
+    names: NameBook
+    labels: NameBook
+
+
+def scan(
+    messages: Sequence[bytes | None], layout: NDArray[np.uint8], books: Books, limits: Limits, has_texts: bool = False
+) -> Scanned:
     """Scans N messages; a missing one is LEFT, and one beyond the limit, which takes no memory for it.
 
     Args:
-        names: what `pack_names` gives.
+        layout: of the messages, as `consumer.scan.layout` has it.
+        has_texts: labels are read by their JSON.
     """
-    book.make_room()
-    scanned = _scan_once(messages, names, book, limits)
-    return _scan_once(messages, names, book, limits) if book.decide() else scanned
+    for book in books:
+        book.make_room()
+    scanned = _scan_once(messages, layout, books, limits, has_texts)
+    if books.names.decide():
+        scanned = _scan_once(messages, layout, books, limits, has_texts)
+    books.labels.decide()
+    return scanned
 
 
-def _scan_once(messages: Sequence[bytes | None], names: NDArray[np.uint8], book: NameBook, limits: Limits) -> Scanned:
+def _scan_once(
+    messages: Sequence[bytes | None], layout: NDArray[np.uint8], books: Books, limits: Limits, has_texts: bool
+) -> Scanned:
     present = [message if message and len(message) <= limits.max_event_bytes else b"" for message in messages]
     starts = np.zeros(len(present) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1, out=starts[1:])
-    buffer = np.frombuffer(b"\0".join([*present, PADDING]), np.uint8)
+    joined = b"\0".join([*present, PADDING])
+    buffer = np.frombuffer(joined, np.uint8)
     most = len(buffer) // 2  # the shortest feature, `"":1,`, takes five bytes and gives two
+    spans = np.zeros((len(present) if has_texts else 0, 2), np.int64)
     scanned = Scanned(
         outcomes=np.empty(len(present), np.uint8),
         offsets=np.zeros(len(present) + 1, np.int64),
-        labels=np.empty(len(present)),
+        labels=np.empty((len(present), limits.n_labels)),
         weights=np.empty(len(present)),
         rows=np.empty(most, np.int64),
         values=np.empty(most),
         is_number=np.empty(most, np.bool_),
         fields=np.empty(most, np.int64),
         sides=np.empty(most if limits.has_crosses else 0, np.int64),
+        texts={},
     )
-    n = scan_messages(buffer, starts, names, book.addresses, limits, np.zeros(1 << SLOT_BITS, np.int64), scanned)
+    slots = np.zeros(1 << SLOT_BITS, np.int64)
+    runs = np.zeros(RUN_NUMBERS * len(layout), np.uint8)
+    addresses = books.names.addresses, books.labels.addresses
+    n = scan_messages(buffer, starts, layout, addresses, limits, slots, spans, runs, scanned[:-1])
     of_features = "rows", "values", "is_number", "fields", "sides"
-    return scanned._replace(**{name: getattr(scanned, name)[:n] for name in of_features})
+    return scanned._replace(
+        texts={place: joined[slice(*spans[place])] for place in np.flatnonzero(spans[:, 1]).tolist()},
+        **{name: getattr(scanned, name)[:n] for name in of_features},
+    )
 
 
 @entry
-def scan_messages(buffer, starts, names, book, limits, slots, scanned):  # type: ignore[no-untyped-def]
-    """Fills `scanned`, and returns how many features there are.
+def scan_messages(buffer, starts, layout, books, limits, slots, spans, runs, scanned):  # type: ignore[no-untyped-def]
+    """Fills what of `scanned` are arrays, in their order, and returns how many features there are.
 
     Message m lies from ``buffer[starts[m]]`` up to the byte 0 before the next one.
     """
+    outcomes, offsets, labels, weights, rows, values, is_number, fields, sides = scanned
     found = Addresses(
-        scanned.outcomes.ctypes.data,
-        scanned.offsets.ctypes.data,
-        scanned.labels.ctypes.data,
-        scanned.weights.ctypes.data,
-        scanned.rows.ctypes.data,
-        scanned.values.ctypes.data,
-        scanned.is_number.ctypes.data,
-        scanned.fields.ctypes.data,
-        scanned.sides.ctypes.data,
+        buffer.ctypes.data,
+        outcomes.ctypes.data,
+        offsets.ctypes.data,
+        labels.ctypes.data,
+        weights.ctypes.data,
+        rows.ctypes.data,
+        values.ctypes.data,
+        is_number.ctypes.data,
+        fields.ctypes.data,
+        sides.ctypes.data,
+        spans.ctypes.data,
+        runs.ctypes.data,
     )
     n = 0
     for message in range(len(starts) - 1):
         begin = buffer.ctypes.data + starts[message]
         end = buffer.ctypes.data + starts[message + 1] - 1
-        outcome, n, label, weight = scan_event(begin, end, names.ctypes.data, book, limits, slots.ctypes.data, found, n)
+        outcome, n, weight = scan_event(
+            begin, end, layout.ctypes.data, books, limits, slots.ctypes.data, found, message, n
+        )
         store(found.outcomes + message, np.uint8(outcome))
         store(found.offsets + 8 * (message + 1), n)
-        store(found.labels + 8 * message, label)
         store(found.weights + 8 * message, weight)
     return n

@@ -14,7 +14,9 @@ from flexihash.model.kernel.scalars import clip, sigmoid
 from flexihash.model.kernel.slots import LABEL_COUNT, LABEL_MEAN, LABEL_REACH, LABEL_VARIANCE, LABEL_WEIGHT
 from flexihash.model.tasks import TASKS, Task
 
-BINARY, REGRESSION, COUNTS, QUANTILE = (TASKS[task].number for task in Task)
+BINARY, REGRESSION, COUNTS, QUANTILE = (
+    TASKS[task].number for task in (Task.BINARY, Task.REGRESSION, Task.COUNTS, Task.QUANTILE)
+)
 
 CURVATURE_FLOOR = 1e-3  # of the log loss: a sure prediction still learns
 RESIDUAL_RATE, RESIDUAL_FLOOR = 0.001, 1e-4

@@ -62,7 +62,21 @@ class Learned(Outcome):
         return not self.report.events and not has_read_all
 
 
-@takes("task", "quantile", "n_rows", "label_field", "features_field", "ignored_features", "crosses")
+@takes(
+    "task",
+    "quantile",
+    "n_rows",
+    "envelope",
+    "label_field",
+    "targets",
+    "positive_labels",
+    "label_rule",
+    "features_field",
+    "weight_field",
+    "id_field",
+    "ignored_features",
+    "crosses",
+)
 def learn(
     file: EventsFile,
     checkpoint_dir: Annotated[

@@ -57,7 +57,12 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("PORT", "x", "FLEXIHASH_PORT=x: must be a whole number"),
         ("PORT", "70000", "FLEXIHASH_PORT=70000: must be less than or equal to 65535"),
-        ("TASK", "guess", "FLEXIHASH_TASK=guess: must be 'binary', 'regression', 'counts' or 'quantile'"),
+        (
+            "TASK",
+            "guess",
+            "FLEXIHASH_TASK=guess: must be 'binary', 'regression', 'counts', 'quantile', 'multiclass', 'multilabel' or"
+            " 'targets'",
+        ),
         ("START_AT", "now", "FLEXIHASH_START_AT=now: must be 'earliest' or 'latest'"),
         ("N_ROWS", "1000", "FLEXIHASH_N_ROWS=1000: must be a power of two, such as 1024"),
         ("QUANTILE", "1", "FLEXIHASH_QUANTILE=1: must be less than 1"),
