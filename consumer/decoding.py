@@ -13,14 +13,17 @@ from numpy.typing import NDArray
 from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.label_numbers import REFUSED, LabelNumbers, spread_sets
 from flexihash.consumer.labels import Label, are_texts
-from flexihash.consumer.scan.book import SIDES_SHIFT, NameBook
+from flexihash.consumer.scan.book import KIND_SHIFT, MISSING, SIDES_SHIFT, NameBook
 from flexihash.consumer.scan.flat_events import COMPARISONS, LEARN, LEFT, NO_RULE, UNLABELLED, Limits
+from flexihash.consumer.scan.flat_features import ROOM
 from flexihash.consumer.scan.layout import IGNORED, lay_out_event, lay_out_instance
+from flexihash.consumer.scan.names import pack_names
 from flexihash.consumer.scan.scanner import Books, Scanned, scan
 from flexihash.consumer.wire import MAX_WEIGHT, Event, EventFormat, EventReader
 from flexihash.model.crosses import find_sides
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.tasks import Task
+from flexihash.model.times import warm_up as warm_up_times
 
 FEW_INSTANCES = 3  # so few are parsed in less time than it takes to begin a scan
 
@@ -60,11 +63,13 @@ class EventDecoder(EventReader):
         super().__init__(format, task)
         self.n_rows = n_rows
         self._needs_label = needs_label
-        self._has_texts = are_texts(task, format.positive_labels, format.rule)
-        self._layout = lay_out_event(self.fields, format.envelope, self._has_texts)
+        self._by_text = are_texts(task, format.positive_labels, format.rule)
+        self._layout = lay_out_event(self.fields, format.envelope, self._by_text)
         self._instance_layout = lay_out_instance(self.fields)
         self._numbers = LabelNumbers(self.read_label)
         self._books = Books(NameBook(self._find_role), NameBook(self._find_code))
+        self._expected = pack_names({name: self._find_role(name) for name in format.rules.expected_names})
+        self._spare = np.zeros(min(format.rules.max_key_length, format.max_event_bytes) + ROOM, np.uint8)
         self._label_limits = self._find_label_limits()
         self._limits = self._scan_limits()
         self._instance_limits = self._limits._replace(has_header=False, needs_label=False)
@@ -81,7 +86,7 @@ class EventDecoder(EventReader):
         Args:
             n_rows: of the table that answers, a power of two.
         """
-        if self.format.rules.has_globs or len(values) < FEW_INSTANCES:
+        if len(values) < FEW_INSTANCES:
             return self._read_all(values, range(len(values)), self.decode_instance, n_rows)
         scanned = scan(values, self._instance_layout, self._books, self._instance_limits._replace(n_rows=n_rows))
         return self._complete(scanned, values, self.decode_instance, n_rows)
@@ -89,12 +94,11 @@ class EventDecoder(EventReader):
     def warm_up(self) -> None:
         """Compiles or loads the compiled parts, so that no event, however odd, waits for them."""
         self.decode([])
+        warm_up_times()
         hash_features([], self.n_rows)
 
     def _decode(self, values: Sequence[bytes | None]) -> Decoded:
-        if self.format.rules.has_globs:
-            return self._read_all(values, range(len(values)), self.decode_one, self.n_rows)
-        scanned = scan(values, self._layout, self._books, self._limits, self._has_texts)
+        scanned = scan(values, self._layout, self._books, self._limits, self._by_text)
         if scanned.texts:
             scanned = self._read_texts(scanned)
         return self._complete(scanned, values, self.decode_one, self.n_rows)
@@ -164,7 +168,10 @@ class EventDecoder(EventReader):
 
     def _find_role(self, name: str) -> int:
         rules = self.format.rules
-        return IGNORED if rules.ignores(name) else find_sides(name, rules.crosses) << SIDES_SHIFT
+        if rules.ignores(name):
+            return IGNORED
+        missing = MISSING if rules.misses(name) else 0
+        return missing | rules.kind_of(name) << KIND_SHIFT | find_sides(name, rules.crosses) << SIDES_SHIFT
 
     def _find_code(self, text: str) -> int:
         """What the book of labels says of a label's JSON: its number; all bits, UNDECIDED among them: it is refused."""
@@ -184,7 +191,7 @@ class EventDecoder(EventReader):
         return Limits(
             has_runs=not self.fields.has_digits,
             has_header=True,
-            has_patterns=bool(rules.ignored_features or rules.crosses),
+            has_patterns=bool(rules.has_kinds or rules.missing_features or rules.ignored_features or rules.crosses),
             has_crosses=bool(rules.crosses),
             needs_label=self._needs_label,
             n_labels=len(self._label_limits),
@@ -196,6 +203,12 @@ class EventDecoder(EventReader):
             max_name_bytes=rules.max_key_length,  # a character takes a byte or more
             max_event_bytes=self.format.max_event_bytes,
             n_rows=self.n_rows,
+            zone=rules.zone.ctypes.data,
+            max_words=rules.max_words,
+            expected=self._expected.ctypes.data,
+            n_expected=len(rules.expected_names),
+            spare=self._spare.ctypes.data,
+            has_texts=bool(rules.text_features),
         )
 
 

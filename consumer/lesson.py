@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
+from flexihash.consumer.admission import admit
 from flexihash.consumer.consumer_errors import EventRejected, RowDeleted
 from flexihash.consumer.decoding import Decoded, EventDecoder
 from flexihash.consumer.guard import PoisonGuard
@@ -182,6 +183,8 @@ class Lesson:
 
     def _learn(self, fetch: Fetch) -> tuple[Decoded, Learned]:
         decoded = self._decoder.decode(fetch.values)  # 2
+        if self.model.classes is not None:
+            decoded = admit(self.model, decoded)
         next_offsets = np.array(fetch.offsets, np.int64)[decoded.kept] + 1
         batch, labels, weights = decoded.batch, decoded.labels, decoded.weights
         return decoded, self.model.learn(batch, labels, weights, fetch.partition, next_offsets)  # 3
@@ -213,4 +216,9 @@ def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str
         "ignored_features": list(format.rules.ignored_features),
         "categorical_features": list(format.rules.categorical_features),
         "numeric_features": list(format.rules.numeric_features),
+        "time_features": list(format.rules.time_features),
+        "time_zone": format.rules.time_zone,
+        "text_features": list(format.rules.text_features),
+        "max_words": format.rules.max_words,
+        "missing_features": list(format.rules.missing_features),
     }

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from functools import lru_cache
 from itertools import accumulate
 from typing import Any
 
@@ -14,17 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.model.crosses import find_sides
+from flexihash.model.kinds import AS_IT_IS, CATEGORY, NUMBER, TEXT, TIME, find_kind, is_exact, is_one_of
 from flexihash.model.model_errors import FeatureError
 from flexihash.model.murmur import hash_texts
-from flexihash.model.patterns import matches
+from flexihash.model.texts import find_words
+from flexihash.model.times import Time, find_epoch, find_time, load_zone, may_be_time
 from flexihash.model.words import PADDING
+from flexihash.model.zones import UTC
 
 # A flat feature: a number, or a category whose value is the string.
 Feature = tuple[str, str | float]
 
 MAX_MAGNITUDE = 1e300  # numbers beyond are treated as this: differences of two must stay finite in float64
 ZERO = 5e-324  # numbers no larger than the smallest there is are zero, of one sign
-NAMES_CACHED = 1 << 16  # decisions of the patterns kept; names are unbounded, memory is not
+MISSING = "missing"  # the category of what is null, where that means something
+MAX_WORDS = 256
 
 
 class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +42,14 @@ class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
         ignored_features: names and glob patterns of what is left out, with all that is in it: ``row``, ``debug*``,
             ``user.address``. Names of nested things are flat ones.
         crosses: which features are also learned in pairs; see `model.crosses`.
+        time_features: patterns of names whose numbers are times too, in seconds or smaller units; see `model.times`.
+        time_zone: whose clock tells hour and weekday, and what a time without an offset is.
+        text_features: patterns of names whose strings are texts, of which each word is a category.
+        max_words: of one text; those behind are passed over.
+        missing_features: patterns of names whose null, or text without words, is a category. So it is where an event
+            lacks a name that stands there in full.
+
+    Of a name that several patterns match, the first of categorical, numeric, time and text counts.
     """
 
     categorical_features: tuple[str, ...] = ()
@@ -49,15 +59,42 @@ class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
     max_key_length: int = 512
     ignored_features: tuple[str, ...] = ()
     crosses: tuple[str, ...] = ()
+    time_features: tuple[str, ...] = ()
+    time_zone: str = UTC
+    text_features: tuple[str, ...] = ()
+    max_words: int = MAX_WORDS
+    missing_features: tuple[str, ...] = ()
 
     @property
-    def has_globs(self) -> bool:
-        """Whether any feature's type is set by its name."""
-        return bool(self.categorical_features or self.numeric_features)
+    def has_kinds(self) -> bool:
+        """Whether what a value becomes may depend on its name."""
+        return any((self.categorical_features, self.numeric_features, self.time_features, self.text_features))
+
+    @property
+    def zone(self) -> NDArray[np.int64]:
+        """The zone, as `model.times` reads it."""
+        return load_zone(self.time_zone)
+
+    @property
+    def expected_names(self) -> tuple[str, ...]:
+        """The names that mean something where an event lacks them."""
+        names = dict.fromkeys(filter(is_exact, self.missing_features))
+        return tuple(name for name in names if not self.ignores(name))
 
     def ignores(self, name: str) -> bool:
         """Whether what has this flat name is left out."""
-        return bool(self.ignored_features) and _is_one_of(name, self.ignored_features)
+        return bool(self.ignored_features) and is_one_of(name, self.ignored_features)
+
+    def misses(self, name: str) -> bool:
+        """Whether it means something that what has this flat name is null."""
+        return bool(self.missing_features) and is_one_of(name, self.missing_features)
+
+    def kind_of(self, name: str) -> int:
+        """What a value of this flat name is taken for; see `model.kinds`."""
+        if not self.has_kinds:
+            return AS_IT_IS
+        patterns = self.categorical_features, self.numeric_features, self.time_features, self.text_features
+        return find_kind(name, *patterns)
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -87,6 +124,19 @@ class Batch(msgspec.Struct, frozen=True):
         """How many features each event has. (B,)"""
         return self.offsets[1:] - self.offsets[:-1]
 
+    def pick(self, is_picked: NDArray[np.bool_]) -> Batch:
+        """The events that are picked. (B,)"""
+        sizes = self.sizes
+        of_features = np.repeat(is_picked, sizes)
+        return Batch(
+            self.rows[of_features],
+            np.concatenate([[0], np.cumsum(sizes[is_picked])]),
+            self.values[of_features],
+            self.is_number[of_features],
+            self.fields[of_features],
+            self.sides[of_features] if len(self.sides) else self.sides,
+        )
+
 
 def flatten(features: Mapping[str, Any], rules: FeatureRules) -> list[Feature]:
     """Flat features of one event: nested objects joined with ``.``, integers as number and category, null as nothing.
@@ -96,15 +146,26 @@ def flatten(features: Mapping[str, Any], rules: FeatureRules) -> list[Feature]:
     """
     flat: list[Feature] = []
     _flatten_object(features, "", rules, 1, flat)
+    if rules.missing_features:
+        flat.extend((name, MISSING) for name in rules.expected_names if not _has(features, name))
     if len(flat) > rules.max_features:
         raise FeatureError("", "too_many_features", f"{len(flat)} features, more than {rules.max_features}")
     return flat
 
 
+def _has(features: Mapping[str, Any], name: str) -> bool:
+    """Whether there is anything of this flat name, also null, in objects at any depth."""
+    if name in features:
+        return True
+    ends = (place for place, character in enumerate(name) if character == ".")
+    inner = ((features.get(name[:end]), name[end + 1 :]) for end in ends)
+    return any(isinstance(value, Mapping) and _has(value, rest) for value, rest in inner)
+
+
 def _flatten_object(
     features: Mapping[str, Any], prefix: str, rules: FeatureRules, depth: int, flat: list[Feature]
 ) -> None:
-    has_globs, has_ignored = rules.has_globs, bool(rules.ignored_features)
+    has_kinds, has_ignored = rules.has_kinds, bool(rules.ignored_features)
     for key, value in features.items():
         name = prefix + key
         if has_ignored and rules.ignores(name):
@@ -115,7 +176,7 @@ def _flatten_object(
                 "key_too_long",
                 f'"{name[:80]}..." has {len(name)} characters, more than {rules.max_key_length}',
             )
-        if type(value) is str and not has_globs:
+        if type(value) is str and not has_kinds and not may_be_time(value):
             flat.append((name, value))
         else:
             _flatten_value(name, value, rules, depth, flat)
@@ -123,10 +184,10 @@ def _flatten_object(
 
 def _flatten_value(name: str, value: Any, rules: FeatureRules, depth: int, flat: list[Feature]) -> None:
     if value is None:
-        return
-    if isinstance(value, str):
-        number = _as_number(value) if _wanted_as(name, rules) == "number" else None
-        flat.append((name, value if number is None else number))
+        if rules.misses(name):
+            flat.append((name, MISSING))
+    elif isinstance(value, str):
+        _flatten_string(name, value, rules, flat)
     elif isinstance(value, bool | np.bool_):
         flat.append((name, "true" if value else "false"))
     elif isinstance(value, int | float | np.integer | np.floating):
@@ -151,6 +212,30 @@ def _flatten_list(name: str, values: Sequence[Any], rules: FeatureRules, depth: 
             _flatten_value(at, value, rules, depth + 1, flat)
 
 
+def _flatten_string(name: str, text: str, rules: FeatureRules, flat: list[Feature]) -> None:
+    kind = rules.kind_of(name)
+    if kind == TEXT:
+        words = find_words(text, rules.max_words)
+        flat.extend((name, word) for word in words)
+        if not words and rules.misses(name):
+            flat.append((name, MISSING))
+        return
+    if kind in (AS_IT_IS, TIME) and may_be_time(text) and (time := find_time(text, rules.zone)):
+        _flatten_time(name, time, rules, flat)
+        return
+    number = _as_number(text) if kind in (NUMBER, TIME) else None
+    if kind == TIME and number is not None and (time := find_epoch(number, rules.zone)):
+        _flatten_time(name, time, rules, flat)
+    else:
+        flat.append((name, text if kind == TIME or number is None else number))
+
+
+def _flatten_time(name: str, time: Time, rules: FeatureRules, flat: list[Feature]) -> None:
+    flat.append((name, time.seconds))
+    parts = ((f"{name}.{part}", label) for part, label in time.parts)
+    flat.extend((part, label) for part, label in parts if not rules.ignores(part))
+
+
 def _flatten_number(name: str, value: Any, rules: FeatureRules, flat: list[Feature]) -> None:
     is_integer = isinstance(value, int | np.integer)
     try:
@@ -159,10 +244,13 @@ def _flatten_number(name: str, value: Any, rules: FeatureRules, flat: list[Featu
         number = math.inf
     if not math.isfinite(number):
         raise FeatureError(name, "non_finite_number", f'"{name}" is not a finite number')
-    wanted = _wanted_as(name, rules)
-    if wanted != "category":
+    kind = rules.kind_of(name)
+    if kind == TIME and (time := find_epoch(number, rules.zone)):
+        _flatten_time(name, time, rules, flat)
+        return
+    if kind != CATEGORY:
         flat.append((name, number))
-    if wanted == "category" or (is_integer and wanted != "number"):
+    if kind == CATEGORY or (is_integer and kind != NUMBER):
         flat.append((name, str(value)))
 
 
@@ -172,26 +260,6 @@ def _as_number(text: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _wanted_as(name: str, rules: FeatureRules) -> str:
-    if not rules.has_globs:
-        return ""
-    return _match_globs(name, rules.categorical_features, rules.numeric_features)
-
-
-@lru_cache(maxsize=NAMES_CACHED)
-def _match_globs(name: str, categorical: tuple[str, ...], numeric: tuple[str, ...]) -> str:
-    if any(fnmatchcase(name, pattern) for pattern in categorical):
-        return "category"
-    if any(fnmatchcase(name, pattern) for pattern in numeric):
-        return "number"
-    return ""
-
-
-@lru_cache(maxsize=NAMES_CACHED)
-def _is_one_of(name: str, patterns: tuple[str, ...]) -> bool:
-    return any(matches(name, pattern) for pattern in patterns)
 
 
 def hash_features(events: Iterable[Sequence[Feature]], n_rows: int, crosses: tuple[str, ...] = ()) -> Batch:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from flexihash.model.rates import divide
 from flexihash.model.sums import (
     ABSOLUTE,
     BASELINE,
@@ -38,6 +39,10 @@ from flexihash.model.sums import (
 )
 from flexihash.model.tasks import find_task
 
+Layout: TypeAlias = dict[str, tuple[tuple[int, ...], torch.dtype]]
+
+COUNTED = ("events", "weight")  # before the metrics of any task
+
 # Columns of the losses that a metric averages; the square root of the mean for rmse.
 _COLUMNS = {
     "log_loss": TASK_LOSS,
@@ -56,7 +61,23 @@ def metric_names(task: str) -> tuple[str, ...]:
     Raises:
         ConfigurationError: there is no such task.
     """
-    return ("events", "weight", *find_task(task).metrics)
+    return (*COUNTED, *find_task(task).metrics)
+
+
+def open_state(layout: Layout, tensors: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
+    """The arrays of the tensors that a layout names, in its order.
+
+    Raises:
+        ValueError: a tensor is not what the layout says.
+    """
+    for name, (shape, dtype) in layout.items():
+        tensor = tensors[name]
+        if tensor.shape != shape or tensor.dtype != dtype or not tensor.is_contiguous():
+            raise ValueError(
+                f"metrics tensor {name!r} must be contiguous {dtype} of shape {shape},"
+                f" not {tensor.dtype} of shape {tuple(tensor.shape)}"
+            )
+    return {name: tensors[name].numpy() for name in layout}
 
 
 class ProgressiveMetrics:
@@ -89,7 +110,7 @@ class ProgressiveMetrics:
     """
 
     @staticmethod
-    def layout(task: str) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+    def layout(task: str) -> Layout:
         """Name -> (shape, dtype) of the tensors that hold the whole state: 441 KiB for binary, 313 KiB for the others.
 
         Raises:
@@ -109,15 +130,7 @@ class ProgressiveMetrics:
         return shapes | (curves if find_task(task).is_binary else recent)
 
     def __init__(self, task: str, tensors: Mapping[str, torch.Tensor], quantile: float = 0.5) -> None:
-        arrays: dict[str, NDArray[Any]] = {}
-        for name, (shape, dtype) in self.layout(task).items():
-            tensor = tensors[name]
-            if tensor.shape != shape or tensor.dtype != dtype or not tensor.is_contiguous():
-                raise ValueError(
-                    f"metrics tensor {name!r} must be contiguous {dtype} of shape {shape},"
-                    f" not {tensor.dtype} of shape {tuple(tensor.shape)}"
-                )
-            arrays[name] = tensor.numpy()
+        arrays = open_state(self.layout(task), tensors)
         self._names = metric_names(task)
         self._task = find_task(task).number
         self._quantile = float(quantile)
@@ -203,22 +216,17 @@ def _metric(name: str, sums: Sums) -> float | None:
     if name == "auc" and sums.scores is not None:
         return _area(*sums.scores)
     if name == "calibration_error" and sums.calibration is not None:
-        return _divide(float(np.abs(sums.calibration).sum()), weight)
+        return divide(float(np.abs(sums.calibration).sum()), weight)
     if name == "r2":
-        unexplained = _divide(float(sums.losses[MODEL, SQUARED]), float(sums.labels[SQUARES]))
+        unexplained = divide(float(sums.losses[MODEL, SQUARED]), float(sums.labels[SQUARES]))
         return None if unexplained is None else 1.0 - unexplained
     loss = name.removeprefix("baseline_")
     predictor = MODEL if loss == name else BASELINE
-    mean = _divide(float(sums.losses[predictor, _COLUMNS[loss]]), weight)
+    mean = divide(float(sums.losses[predictor, _COLUMNS[loss]]), weight)
     return math.sqrt(mean) if mean is not None and loss == "rmse" else mean
 
 
 def _area(negatives: Floats, positives: Floats) -> float | None:
     """Area under the ROC curve: the share of (positive, negative) pairs in order, a tie counting half."""
     below = np.cumsum(negatives) - negatives / 2.0
-    return _divide(float(positives @ below), float(negatives.sum() * positives.sum()))
-
-
-def _divide(numerator: float, denominator: float) -> float | None:
-    quotient = numerator / denominator if denominator > 0.0 else math.inf
-    return quotient if math.isfinite(quotient) else None
+    return divide(float(positives @ below), float(negatives.sum() * positives.sum()))

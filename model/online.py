@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,25 +12,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flexihash.model import contexts
+from flexihash.model import contexts, outputs
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
-from flexihash.model.kernel import losses, stream
+from flexihash.model.kernel import classes, losses, several, stream
 from flexihash.model.kernel.addresses import Events, Memory, locate, locate_batch, make_scratch
-from flexihash.model.kernel.crossing import MOST_PAIRS
+from flexihash.model.kernel.crossing import MOST_PAIRS, MOST_PRODUCTS
 from flexihash.model.kernel.experts import DIM
 from flexihash.model.kernel.slots import EVENTS
 from flexihash.model.kernel.trees import Trees
 from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import EmbeddingsOff
 from flexihash.model.tables import METRICS_PREFIX, TREES_PREFIX, Tables
+from flexihash.model.tasks import Task
 
 CHUNK_EVENTS = 128  # learned under one hold of the lock: 0.1 to 0.6 ms, and 2 more where a tree is grown
+KERNELS = {Task.MULTICLASS: classes, Task.MULTILABEL: several, Task.TARGETS: several}  # of one score: stream
+PREDICTED = {Task.MULTICLASS: (classes.N_PREDICTED,)}  # the shape of a prediction that is not that of its label
 BATCH_DTYPES = tuple(map(np.dtype, ("int64", "int64", "float64", "bool", "int64", "int64")))  # of Batch's fields
 
 
 class Predictions(NamedTuple):
-    """Answers for B events, each (B,) float64: `values` after the task's link, `scores` before it."""
+    """Answers for B events, each (B,) float64: `values` after the task's link, `scores` before it.
+
+    For several heads (B, n_known): of the classes or labels that are known, or of the targets.
+    """
 
     values: NDArray[np.float64]
     scores: NDArray[np.float64]
@@ -40,7 +46,8 @@ class Learned(NamedTuple):
     """What became of B events.
 
     Args:
-        predictions: (B,) float64, each made before its event was learned from.
+        predictions: (B,) float64, each made before its event was learned from; (B, 2) for classes, (B, n_heads) for
+            labels and targets, as `kernel.classes` and `kernel.several` say.
         is_learned: (B,) bool; False where the step would not have stayed finite and nothing was written.
     """
 
@@ -59,11 +66,15 @@ class OnlineModel:
         self.tables = tables
         tensors = tables.tensors
         self.metrics = ProgressiveMetrics(
-            tables.config.task,
+            Task.BINARY if tables.config.task.record.number >= 4 else tables.config.task,
             {name.removeprefix(METRICS_PREFIX): tensors[name] for name in tensors if name.startswith(METRICS_PREFIX)},
             tables.config.quantile,
         )
-        self._loss = losses.Loss(tables.config.task.record.number, tables.config.quantile)
+        self._loss = losses.Loss(tables.config.task.record.number, tables.config.quantile, True)
+        self._kernel = KERNELS.get(tables.config.task, stream)
+        self._tasks = np.array(outputs.list_tasks(tables.config), np.int64)
+        self.classes = outputs.ClassNames(tensors) if tables.config.task.record.has_classes else None
+        self._known = tensors[outputs.KNOWN].numpy() if outputs.KNOWN in tensors else np.ones(1, np.int64)
         self._memory = Memory(
             n_rows=tables.config.n_rows,
             table=tensors["table"].data_ptr(),
@@ -73,6 +84,9 @@ class OnlineModel:
             blocks=tables.blocks.ctypes.data,
             trees=Trees(*(tensors[TREES_PREFIX + name].data_ptr() for name in Trees._fields)),
             has_crosses=bool(tables.config.crosses),
+            n_heads=tables.config.n_heads,
+            known=self._known.ctypes.data,
+            tasks=self._tasks.ctypes.data,
         )
         self._contexts = contexts.address(tensors, tables.config, tables.context_blocks.ctypes.data)
         self._context_state = tensors.get("context_state")
@@ -80,8 +94,8 @@ class OnlineModel:
         self._state = tensors["state"].numpy()
         self._positions = tensors["positions"].numpy()
         self._digests = tensors["digests"].numpy()
-        self._n_pairs = MOST_PAIRS if tables.config.crosses else 0
-        self._make_scratch(64)
+        self._n_pairs = MOST_PAIRS if tables.config.crosses else MOST_PRODUCTS if tables.config.n_heads > 1 else 0
+        self._make_scratch(64, 1)
 
     def __reduce__(self) -> tuple[type[OnlineModel], tuple[Tables]]:
         """Copies by the tables alone: everything else looks into them."""
@@ -112,6 +126,7 @@ class OnlineModel:
 
         Args:
             labels: (B,), as `Task.check_label` passes them; NaN where an event has none and teaches contexts only.
+                For classes, labels and targets as `outputs.admit` gives them.
             weights: (B,), at least 0; None for all 1.
             partition, next_offsets: where the events came from; the positions advance with each chunk, under its lock.
                 The digest of the last record is not known then, until `advance` tells it.
@@ -120,21 +135,30 @@ class OnlineModel:
         labels = np.ascontiguousarray(labels, np.float64)
         if not len(labels) == len(weights) == len(batch):
             raise ValueError(f"{len(batch)} events have {len(labels)} labels and {len(weights)} weights")
-        is_labelled = ~np.isnan(labels)
-        predictions = np.empty(len(batch))
+        is_labelled: NDArray[np.bool_] = np.any(~np.isnan(labels.reshape(len(labels), -1)), axis=1)
+        predictions = np.empty((len(batch), *PREDICTED.get(self.config.task, labels.shape[1:])))
         is_learned = np.empty(len(batch), np.bool_)
-        events, scratch = self._address(batch), self._scratch_for(batch)
+        events, scratch = self._address(batch), self._scratch_for(batch, self._count_heads(labels))
         to_learn = labels.ctypes.data, weights.ctypes.data
         found = predictions.ctypes.data, is_learned.ctypes.data
         for begin in range(0, len(batch), CHUNK_EVENTS):
             end = min(begin + CHUNK_EVENTS, len(batch))
             with self.tables.writing():
-                stream.learn(self._loss, begin, end, events, *to_learn, self._memory, self._contexts, scratch, *found)
+                self._kernel.learn(
+                    self._loss, begin, end, events, *to_learn, self._memory, self._contexts, scratch, *found
+                )
                 kept = is_learned[begin:end] & is_labelled[begin:end]
-                self.metrics.update(predictions[begin:end][kept], labels[begin:end][kept], weights[begin:end][kept])
+                if labels.ndim == 1 and self.classes is None:
+                    self.metrics.update(predictions[begin:end][kept], labels[begin:end][kept], weights[begin:end][kept])
                 if next_offsets is not None:
                     self._positions[partition], self._digests[partition] = next_offsets[end - 1], 0
         return Learned(predictions, is_learned)
+
+    def admit(self, labels: NDArray[np.float64], classes: Sequence[str]) -> outputs.Admitted:
+        """Labels, which index `classes` or have a column of each, by the model's own numbers; see `model.outputs`."""
+        assert self.classes is not None
+        with self.tables.writing():
+            return outputs.admit(self.config, self.classes, labels, classes)
 
     def advance(self, partition: int, position: int, digest: int = 0) -> None:
         """Moves a position past records that teach nothing, rejected or unlabelled ones; or past those just learned.
@@ -175,7 +199,7 @@ class OnlineModel:
     def find_rows(self, batch: Batch) -> torch.Tensor:
         """(nnz,) int64: the row by which each feature keeps company, a number's being that of its cell."""
         rows = np.empty(len(batch.rows), np.int64)
-        stream.look_up(len(batch), self._address(batch), self._memory, self._scratch_for(batch), rows.ctypes.data)
+        stream.look_up(len(batch), self._address(batch), self._memory, self._scratch_for(batch, 1), rows.ctypes.data)
         return torch.from_numpy(rows)
 
     def embed(self, batch: Batch) -> torch.Tensor:
@@ -192,10 +216,12 @@ class OnlineModel:
 
     def warm_up(self) -> None:
         """Compiles or loads the kernels, on tables of its own, so that the first event doesn't wait for them."""
-        model = OnlineModel(Tables.create(ModelConfig(task=self.config.task, n_rows=2)))
+        config = ModelConfig(task=self.config.task, n_rows=2, max_classes=2, targets=self.config.targets)
+        model = OnlineModel(Tables.create(config))
         nothing = np.zeros(1, np.int64)
         batch = Batch(nothing, np.array([0, 1]), np.ones(1), np.ones(1, np.bool_), nothing)
-        model.learn(batch, np.ones(1))
+        has_columns = self.config.task in (Task.MULTILABEL, Task.TARGETS)
+        model.learn(batch, np.ones((1, config.n_heads) if has_columns else 1))
         model.predict(batch)
         model.report()
 
@@ -208,22 +234,36 @@ class OnlineModel:
         return partial(_report, deepcopy(self.metrics), deepcopy(self._context_state))
 
     def _read(self, batch: Batch) -> tuple[Predictions, NDArray[np.float32]]:
-        predictions = Predictions(*np.empty((2, len(batch))))
+        n_heads = self.config.n_heads
+        predictions = Predictions(*np.empty((2, len(batch), n_heads) if n_heads > 1 else (2, len(batch))))
         embeddings = np.empty((len(batch), DIM), np.float32)
         found = locate(*predictions, embeddings)
-        stream.predict(self._loss, len(batch), self._address(batch), self._memory, self._scratch_for(batch), *found)
+        n_known = int(self._known[0])
+        scratch = self._scratch_for(batch, n_known)
+        self._kernel.predict(self._loss, len(batch), self._address(batch), self._memory, scratch, *found)
+        if n_heads > 1:
+            predictions = Predictions(*(found[:, :n_known] for found in predictions))
         return predictions, embeddings
 
-    def _scratch_for(self, batch: Batch) -> NDArray[np.int64]:
-        if len(batch.rows) > self._n_features:  # else no event has more, and there is no need to look at each
-            n_features = int(batch.sizes.max(initial=0))
-            if n_features > self._n_features:
-                self._make_scratch(n_features)
+    def _count_heads(self, labels: NDArray[np.float64]) -> int:
+        """How many heads will be in use when these labels are learned."""
+        if self.config.n_heads == 1 or not labels.size:
+            return 1
+        if labels.ndim > 1:
+            return int(max(self._known[0], np.flatnonzero((labels > 0.0).any(axis=0)).max(initial=0) + 1))
+        return int(max(self._known[0], np.nanmax(labels, initial=0.0) + 1))
+
+    def _scratch_for(self, batch: Batch, n_heads: int) -> NDArray[np.int64]:
+        n_features = self._n_features
+        if len(batch.rows) > n_features:  # else no event has more, and there is no need to look at each
+            n_features = max(n_features, int(batch.sizes.max(initial=0)))
+        if n_features > self._n_features or n_heads > len(self._scratch):
+            self._make_scratch(n_features, max(n_heads, len(self._scratch)))
         return self._scratch
 
-    def _make_scratch(self, n_features: int) -> None:
+    def _make_scratch(self, n_features: int, n_heads: int) -> None:
         self._n_features = n_features
-        self._scratch, self._kept = make_scratch(n_features, self._n_pairs)
+        self._scratch, self._kept = make_scratch(n_features, self._n_pairs, n_heads)
 
     def _address(self, batch: Batch) -> Events:
         """Where the batch lies, for as long as it is kept; the kernel sees no more than that."""

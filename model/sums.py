@@ -66,7 +66,7 @@ class Sums(NamedTuple):
 
 
 @_part
-def _has_share(prediction: float, label: float, weight: float) -> bool:
+def has_share(prediction: float, label: float, weight: float) -> bool:
     """Whether an event has a share in the metrics. NaN fails every comparison, so it is out too."""
     return abs(prediction) < MAGNITUDE_LIMIT and abs(label) < MAGNITUDE_LIMIT and 0.0 < weight < MAGNITUDE_LIMIT
 
@@ -98,7 +98,7 @@ def _add_recent(task: int, quantile: float, recent: Floats, label: float, weight
     """As the labels' scale is learned: one label far away is cut, and what was long ago forgotten."""
     recent[COUNT] += 1.0
     if recent[COUNT] > N_FREE_LABELS:
-        deviation = find_deviation(Loss(task, quantile), recent[MEAN], recent[SQUARES] / recent[WEIGHT])
+        deviation = find_deviation(Loss(task, quantile, False), recent[MEAN], recent[SQUARES] / recent[WEIGHT])
         reach = max(recent[REACH], LEAST_REACH)
         surprise, recent[REACH] = limit_surprise(label - recent[MEAN], deviation, reach)
         label = recent[MEAN] + surprise
@@ -190,7 +190,7 @@ def update(
         prediction, label, weight = predictions[i], event_labels[i], weights[i]
         slot = events[0] % WINDOW
         events[0] += 1
-        if not _has_share(prediction, label, weight):
+        if not has_share(prediction, label, weight):
             window[slot, :] = 0.0
             continue
         baseline = _predict_baseline(task, labels)

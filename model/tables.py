@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from flexihash.model import contexts, durable
+from flexihash.model import contexts, durable, outputs
 from flexihash.model.config import MAX_PARTITIONS, ModelConfig
 from flexihash.model.kernel import activation, aging, calibration, experts, losses, mixture, rows, slots, trees
-from flexihash.model.metrics import ProgressiveMetrics
 from flexihash.model.model_errors import ConfigurationError, TablesHeld
 
 CONFIG_FILE = "config.json"
@@ -37,7 +36,8 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
 
     ``table`` (n_rows, RECORD_WIDTH): the records that `model.kernel` describes. ``numbers`` (n_rows, 3): count, median
     and deviation of a number. ``touched`` (n_rows,): the event that last moved the row. ``state``: biases, label
-    statistics, mixture, calibration curve. ``positions``: the next offset per partition, -1 where none is known.
+    statistics, mixture, calibration curve; of one head after the other. ``heads``, ``class_names``: see
+    `model.outputs`. ``positions``: the next offset per partition, -1 where none is known.
     ``digests``: of the last record before that offset, 0 where it is not known. ``trees.*``: see
     `model.kernel.trees`.
     """
@@ -45,14 +45,15 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
         "table": ((config.n_rows, rows.RECORD_WIDTH), torch.float32),
         "numbers": ((config.n_rows, activation.N_NUMBER_FIELDS), torch.float64),
         "touched": ((config.n_rows,), torch.int64),
-        "state": ((slots.STATE_WIDTH,), torch.float64),
+        "state": ((config.n_heads * slots.STATE_WIDTH,), torch.float64),
         "positions": ((MAX_PARTITIONS,), torch.int64),
         "digests": ((MAX_PARTITIONS,), torch.int64),
     }
     for name, shape in _trees_layout().items():
         shapes[TREES_PREFIX + name] = shape
     shapes |= contexts.layout(config)
-    for name, shape in ProgressiveMetrics.layout(config.task).items():
+    shapes |= outputs.layout(config)
+    for name, shape in outputs.metrics_layout(config).items():
         shapes[METRICS_PREFIX + name] = shape
     return shapes
 
@@ -135,8 +136,10 @@ class Tables:
         """Writes what a model knows before its first event; drawing 2^23 rows takes seconds."""
         self.tensors["positions"].fill_(-1)
         _initialize_table(self.tensors["table"].numpy(), self.config)
-        _initialize_state(self.tensors["state"].numpy())
+        for state in self.tensors["state"].numpy().reshape(-1, slots.STATE_WIDTH):
+            _initialize_state(state)
         contexts.initialize(self.tensors, self.config)
+        outputs.initialize(self.tensors, self.config)
 
     @contextmanager
     def reading(self, patience_s: float = PATIENCE_S) -> Iterator[None]:

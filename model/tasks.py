@@ -83,6 +83,15 @@ class TaskRecord:
 
 OF_QUANTITIES = ("mae", "rmse", "r2")
 BASELINES_OF_QUANTITIES = ("baseline_mae", "baseline_rmse")
+OF_CLASSES = (
+    *("log_loss", "accuracy", "kappa", "kappa_temporal", "no_change_accuracy", "macro_f1", "balanced_accuracy"),
+    *("baseline_log_loss", "baseline_accuracy", "baseline_kappa", "baseline_macro_f1", "baseline_balanced_accuracy"),
+)
+OF_LABELS = (
+    *("log_loss", "hamming_loss", "subset_accuracy", "micro_f1", "macro_f1"),
+    *("baseline_log_loss", "baseline_hamming_loss", "baseline_subset_accuracy"),
+    *("baseline_micro_f1", "baseline_macro_f1"),
+)
 
 TASKS = {
     Task.BINARY: TaskRecord(
@@ -102,7 +111,7 @@ TASKS = {
     ),
     Task.MULTICLASS: TaskRecord(number=4, metrics=("log_loss", "accuracy"), has_classes=True),
     Task.MULTILABEL: TaskRecord(number=5, metrics=("log_loss", "hamming_loss"), has_classes=True),
-    Task.TARGETS: TaskRecord(number=6, metrics=("log_loss",)),
+    Task.TARGETS: TaskRecord(number=6, metrics=()),  # each target has those of its own task
 }
 
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
 
+import msgspec
 import structlog
 
 from flexihash.consumer.consumer_errors import ConsumerError, Fenced, PositionsLost, TopicNotFound
@@ -33,7 +34,6 @@ from flexihash.model.model_errors import ConfigurationError, ModelError
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
-from flexihash.model.tasks import Task
 from flexihash.service.advice import advise
 from flexihash.service.folders import (
     LEARNER_LOCK,
@@ -126,7 +126,7 @@ class Learner:
         """The model in fresh tables, and the checkpoint that they were filled from."""
         settings = self._settings
         with ThreadPoolExecutor(1, thread_name_prefix="warm-up") as beside:
-            warmed = beside.submit(_warm_up, settings.task, decoder)
+            warmed = beside.submit(_warm_up, settings.model, decoder)
             tables = self._allocate(directory)
             laps.end("tables")
             configuration = describe_configuration(settings.model, settings.event_format)
@@ -282,9 +282,9 @@ def _source_class(client: str) -> type[KafkaSource]:
     return KafkaSource
 
 
-def _warm_up(task: Task, decoder: EventDecoder) -> None:
+def _warm_up(config: ModelConfig, decoder: EventDecoder) -> None:
     """Loads, or compiles, what the first event would wait for."""
-    OnlineModel(Tables.create(ModelConfig(task=task, n_rows=2))).warm_up()
+    OnlineModel(Tables.create(msgspec.structs.replace(config, n_rows=2, embeddings=False))).warm_up()
     decoder.warm_up()
 
 

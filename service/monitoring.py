@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import get_args
+from typing import Any, get_args
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, disable_created_metrics, generate_latest
@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from flexihash.consumer.outcomes import REASONS
 from flexihash.consumer.status import UNLABELLED, CheckpointStatus, LearnerStatus
+from flexihash.model.rates import most_frequent
 from flexihash.service.doors import Cause
 from flexihash.service.memory import Memory
 from flexihash.service.problems import Problem, render_problem, unavailable
@@ -39,6 +40,11 @@ SECURITY_FIELDS = [(name.encode(), value.encode()) for name, value in SECURITY_H
 EMBEDDING_LOSSES = {
     "loss": "Log loss of telling a real feature from a drawn one, before learning, over all events or a window.",
     "chance_loss": "The same loss of who knows only how many of them are real.",
+}
+OF_CLASSES = {
+    "count": "Events of one of the 20 most frequent classes or labels, over all events or a window.",
+    "precision": "Share of them among the events of which that class or label was predicted.",
+    "recall": "Share of the events of that class or label of which it was predicted.",
 }
 
 log = structlog.stdlib.get_logger("api")
@@ -101,7 +107,9 @@ class LearnerCollector(Collector):
             yield from _describe_progress(status)
             yield from _describe_rejections(status)
             yield from _describe_positions(status)
-            yield from _describe_quality(status)
+            yield from _describe_quality(status.metrics)
+            yield from _describe_targets(status.metrics.get("targets", {}))
+            yield from _describe_classes(status.metrics)
             yield from self._describe_embeddings(status.metrics.get("embeddings", {}))
             yield from _describe_checkpoint(status.checkpoint)
 
@@ -152,14 +160,46 @@ def _describe_positions(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
     yield lag
 
 
-def _describe_quality(status: LearnerStatus) -> Iterator[GaugeMetricFamily]:
+def _describe_quality(report: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:
     text = "Metrics of predictions made before learning, over all events or a window."
     progressive = _family("progressive_metric", text, "metric", "over")
-    for over, metrics in (("all", status.metrics), ("window", status.metrics.get("window", {}))):
+    _add_metrics(progressive, report)
+    yield progressive
+
+
+def _describe_targets(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[GaugeMetricFamily]:
+    if not reports:
+        return
+    text = "The same of each target, where the label is several."
+    family = _family("target_metric", text, "target", "metric", "over")
+    for target, report in reports.items():
+        _add_metrics(family, report, target)
+    yield family
+
+
+def _describe_classes(report: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:
+    if "classes" not in report:
+        return
+    shown = most_frequent(report["classes"])
+    for name, text in OF_CLASSES.items():
+        family = _family(f"class_{name}", text, "class", "over")
+        for over, metrics in _parts(report):
+            for one in shown:
+                if (value := metrics["classes"][one][name]) is not None:
+                    family.add_metric([one, over], value)
+        yield family
+
+
+def _add_metrics(family: GaugeMetricFamily, report: Mapping[str, Any], *labels: str) -> None:
+    for over, metrics in _parts(report):
         for metric, value in metrics.items():
             if isinstance(value, int | float):
-                progressive.add_metric([metric, over], value)
-    yield progressive
+                family.add_metric([*labels, metric, over], value)
+
+
+def _parts(report: Mapping[str, Any]) -> tuple[tuple[str, Mapping[str, Any]], ...]:
+    """What is measured over all events and over the last ones."""
+    return ("all", report), ("window", report.get("window", {}))
 
 
 def _describe_checkpoint(checkpoint: CheckpointStatus) -> Iterator[GaugeMetricFamily]:

@@ -20,6 +20,7 @@ from flexihash.model.config import EMBEDDING_DIMS
 from flexihash.model.crosses import check_crosses
 from flexihash.model.model_errors import ConfigurationError
 from flexihash.model.tasks import Task
+from flexihash.model.zones import check_zone
 
 MAX_KAFKA_LENGTH = 249  # of a topic's name
 MAX_TOPIC_LENGTH = 245  # so that ".dlq" can be appended for the dead letters
@@ -89,6 +90,14 @@ def _check_crosses(crosses: tuple[str, ...]) -> tuple[str, ...]:
     except ConfigurationError as error:
         raise ValueError(str(error).removeprefix("crosses ")) from error
     return crosses
+
+
+def _check_zone(name: str) -> str:
+    try:
+        check_zone(name)
+    except ConfigurationError as error:
+        raise ValueError(str(error).removeprefix("time_zone ").partition(", not ")[0]) from error
+    return name
 
 
 def _check_rule(rule: str) -> str:
@@ -200,6 +209,7 @@ Servers = Annotated[str, AfterValidator(_check_servers), Metavar("HOST:PORT")]
 TopicName = Annotated[str, AfterValidator(_check_topic)]
 LetterTopic = Annotated[str, AfterValidator(_check_letters)]
 EmbeddingDim = Annotated[int, AfterValidator(_check_dim)]
+ZoneName = Annotated[str, AfterValidator(_check_zone), Metavar("AREA/CITY")]
 Rows = Annotated[int, Field(ge=2, le=1 << 30), AfterValidator(_check_rows)]
 Client = Annotated[Literal["kafka-python", "confluent"], AfterValidator(_check_client)]
 File = Annotated[Path | None, EMPTY_IS_NONE, AfterValidator(_check_file)]

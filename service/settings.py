@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
 from flexihash.consumer.envelopes import Envelope
-from flexihash.model.config import ModelConfig
+from flexihash.model.config import MOST_CLASSES, ModelConfig
 from flexihash.model.tasks import Task
 from flexihash.service.environment import PREFIX, env_name, to_text
 from flexihash.service.http_settings import HttpSettings
@@ -30,6 +30,7 @@ from flexihash.service.setting_types import (
     Rows,
     Rule,
     Targets,
+    ZoneName,
     explain_allowed,
 )
 
@@ -52,7 +53,9 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
     task: Annotated[Task, MODEL] = Field(
-        Task.BINARY, description="What is predicted: binary (yes or no), regression (a quantity), counts, or quantile."
+        Task.BINARY,
+        description="What is predicted: binary (yes or no), regression (a quantity), counts, quantile, multiclass "
+        "(one of many classes), multilabel (any of many labels), or targets (several at once).",
     )
     quantile: Annotated[float, MODEL] = Field(0.5, gt=0, lt=1, description="The wanted quantile, with task quantile.")
     n_rows: Annotated[Rows, MODEL] = Field(
@@ -73,6 +76,14 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
         (),
         description="Pairs of features that are also learned together, as origin*dest, or as user.* * item_id where a "
         "pattern has a star; several separated by commas; * is every pair, which is slow.",
+    )
+
+    max_classes: Annotated[int, MODEL] = Field(
+        100,
+        ge=2,
+        le=MOST_CLASSES,
+        description="Most classes, or labels, of the tasks multiclass and multilabel; an event of one more is a dead "
+        "letter.",
     )
 
     envelope: Annotated[Envelope, EVENTS] = Field(
@@ -120,6 +131,28 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
     )
     numeric_features: Annotated[Names, EVENTS] = Field(
         (), description="Patterns of features that are quantities only, such as year, separated by commas."
+    )
+    time_features: Annotated[Names, EVENTS] = Field(
+        (),
+        description="Patterns of features that are times, such as *_at, separated by commas: numbers are seconds since "
+        "1970, or milli-, micro- or nanoseconds. ISO 8601 times are found without.",
+    )
+    time_zone: Annotated[ZoneName, EVENTS] = Field(
+        "UTC",
+        description="Zone whose clock tells a time's hour and weekday, and of times without an offset: UTC, or a name "
+        "such as America/New_York.",
+    )
+    text_features: Annotated[Names, EVENTS] = Field(
+        (),
+        description="Patterns of features that are texts, such as title, separated by commas: each word is a category.",
+    )
+    max_words: Annotated[int, EVENTS] = Field(
+        256, ge=1, le=1_000, description="Most words of one text; those behind are passed over."
+    )
+    missing_features: Annotated[Names, EVENTS] = Field(
+        (),
+        description="Patterns of features whose null means something, separated by commas; of a name without a star "
+        "its absence as well.",
     )
     max_features: Annotated[int, EVENTS] = Field(1_000, ge=1, description="Most features in one event.")
     max_depth: Annotated[int, EVENTS] = Field(16, ge=1, le=100, description="Most levels of nesting in one event.")
@@ -174,7 +207,8 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
     @property
     def model(self) -> ModelConfig:
         """What the model is made of."""
-        return ModelConfig(**{name: getattr(self, name) for name in ModelConfig.__struct_fields__})
+        fields = type(self).model_fields.keys() & set(ModelConfig.__struct_fields__)
+        return ModelConfig(**{name: getattr(self, name) for name in fields})
 
     @property
     def event_format(self) -> EventFormat:
@@ -196,6 +230,11 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
                 ignored_features=self.ignored_features,
                 categorical_features=self.categorical_features,
                 numeric_features=self.numeric_features,
+                time_features=self.time_features,
+                time_zone=self.time_zone,
+                text_features=self.text_features,
+                max_words=self.max_words,
+                missing_features=self.missing_features,
                 max_features=self.max_features,
                 max_depth=self.max_depth,
                 max_key_length=self.max_key_length,

@@ -13,6 +13,7 @@ one, in atomic steps that would double the time. The machine must be little-endi
 
     scanner                      the loop over messages
     flat_events                  one event
+    flat_features                what a name and its value give
     layout                       the objects on the way to its fields
     names, values                what an event is made of
     skipping, runs               what nobody reads, and what of that was the same in the message before

@@ -1,5 +1,6 @@
-"""A book of feature names: of each that was met, whether it is left out, or crossed. Python decides that, once a name.
-There is another one of the JSON of labels, and the number of each.
+"""A book of feature names: of each that was met, whether it is left out, of which kind it is, and where it stands in
+crosses. Python decides that, once a name.
+There is another book, of the JSON of labels and the number of each.
 
 The compiled loop writes down a name that it does not find, as undecided, and leaves the event. Behind the loop
 `decide` asks for all of these, and the messages are scanned again. So patterns cost an event a look-up a name.
@@ -22,7 +23,10 @@ from flexihash.model.kernel.vectors import store
 from flexihash.model.words import PADDING, is_same, signed64, word64
 
 UNDECIDED = 16  # a role, beside those in `names`
-SIDES_SHIFT = 8  # of a role that has a feature's sides, as `model.crosses` has them, in its upper bits
+KIND_SHIFT = 5  # three bits of a role are the feature's kind, as `model.kinds` has them
+MISSING = 256  # a null of this name is a category
+KINDS = MISSING | 7 << KIND_SHIFT
+SIDES_SHIFT = 12  # of a role that has a feature's sides, as `model.crosses` has them, in its upper bits
 BOOK_SLOT_BITS = 13  # 64 KiB
 BOOK_BYTES = 1 << 19  # some ten thousand names; a book without room for one more is begun anew
 FIRST_ENTRY = 16
@@ -39,7 +43,8 @@ class NameBook:
     """The names met so far; for one thread.
 
     Args:
-        find_role: says what a name means: IGNORED, and the sides of a cross from bit SIDES_SHIFT on.
+        find_role: says what a name means: IGNORED, MISSING, its kind from bit KIND_SHIFT on, and the sides of a cross
+            from bit SIDES_SHIFT on.
     """
 
     def __init__(self, find_role: Callable[[str], int]) -> None:

@@ -9,6 +9,7 @@ from numba import types
 
 from flexihash.consumer.envelopes import HEADER_BYTES
 from flexihash.consumer.scan.book import SIDES_SHIFT, UNDECIDED, find_in_book
+from flexihash.consumer.scan.flat_features import LEAVE, add_absent, add_features
 from flexihash.consumer.scan.layout import (
     AMONG_FEATURES,
     FEATURES,
@@ -29,7 +30,7 @@ from flexihash.consumer.scan.text import QUOTE, end_of_string, skip_space
 from flexihash.consumer.scan.values import BOOLEAN, FRACTION, INTEGER, NULL, NULL_WORD, OTHER, STRING, read_value
 from flexihash.model.compiled import inlined, part
 from flexihash.model.kernel.vectors import loader, store
-from flexihash.model.murmur import N_FIELDS, hash_name, row_of_category, row_of_number
+from flexihash.model.murmur import hash_name
 from flexihash.model.words import byte, signed64, word32, word64
 
 LEFT, LEARN, UNLABELLED = 0, 1, 2  # what becomes of a message
@@ -49,7 +50,7 @@ class Limits(NamedTuple):
     Args:
         has_runs: what means nothing is remembered from one message to the next; see `consumer.scan.runs`.
         has_header: messages may begin with Confluent's header.
-        has_patterns: the book says which features are left out, or crossed.
+        has_patterns: the book says which features are left out, crossed, or of a kind.
         has_crosses: some are crossed.
         needs_label: an event without a label is UNLABELLED, and its features are not kept; else its label is NaN.
         n_labels: of an event, a number for each target.
@@ -57,6 +58,12 @@ class Limits(NamedTuple):
         comparison, compared: the rule that makes a label of a number; NO_RULE where the label is the number.
         max_weight, max_features, max_name_bytes, max_event_bytes: an event beyond is left.
         n_rows: a power of two.
+        zone: the address of the zone of times; see `model.times`.
+        max_words: of a text.
+        expected, n_expected: names that mean something where an event lacks them: the address of what `pack_names`
+            gives, and how many.
+        spare: the address of memory for a name and what is put behind it.
+        has_texts: some strings are texts.
     """
 
     has_runs: bool
@@ -73,6 +80,12 @@ class Limits(NamedTuple):
     max_name_bytes: int
     max_event_bytes: int
     n_rows: int
+    zone: int
+    max_words: int
+    expected: int
+    n_expected: int
+    spare: int
+    has_texts: bool
 
 
 @part
@@ -114,29 +127,6 @@ def find_text(begin, end, book, labels, found, message):  # type: ignore[no-unty
         store(found.spans + 16 * message + 8, end - found.buffer)
     else:
         store(labels, np.float64(code >> SIDES_SHIFT))
-
-
-@part
-def add_feature(found, n, row, value, is_number, field):  # type: ignore[no-untyped-def]
-    """Writes feature `n`; returns the next one's number."""
-    store(found.fields + 8 * n, field)
-    store(found.rows + 8 * n, row)
-    store(found.values + 8 * n, value)
-    store(found.is_number + n, np.uint8(is_number))
-    return n + 1
-
-
-@part
-def add_features(found, n, name_hash, n_name, value, n_rows):  # type: ignore[no-untyped-def]
-    """Writes what a name and its value give, from feature `n` on; returns the next one's number."""
-    h, tail = name_hash
-    kind, x, begin, end, _ = value
-    field = row_of_number(h, tail, n_name, N_FIELDS)
-    if kind == INTEGER or kind == FRACTION:
-        n = add_feature(found, n, field & (n_rows - 1), x + 0.0, True, field)  # -0.0 becomes 0.0
-    if kind != FRACTION and kind != NULL:
-        n = add_feature(found, n, row_of_category(h, tail, n_name, begin, end, n_rows), 1.0, False, field)
-    return n
 
 
 @inlined
@@ -233,11 +223,10 @@ def scan_event(event, end, layout, books, limits, slots, found, message, first):
                     if not of_book & IGNORED:
                         if not is_new_name(event, name, n_name, h, tail, slots):
                             return left
-                        n_before = n
-                        n = add_features(found, n, (h, tail), n_name, value, limits.n_rows)
-                        if limits.has_crosses:
-                            for k in range(n_before, n):
-                                store(found.sides + 8 * k, of_book >> SIDES_SHIFT)
+                        n, more = add_features(found, n, name, n_name, (h, tail), value, of_book, limits, books[0])
+                        if n == LEAVE:
+                            return left
+                        is_undecided |= more != 0
                 if role & LABEL and kind != NULL:
                     target = signed64(entry + 32)
                     label = read_label(kind, x, target, limits)
@@ -276,7 +265,9 @@ def scan_event(event, end, layout, books, limits, slots, found, message, first):
     if run != 0:
         remember_run(run, i, found.runs + RUN_NUMBERS * (last - layout))
     c, i = skip_space(i + 1)
-    if i != end or n - first > limits.max_features or not has_features or is_undecided:
+    if limits.n_expected:
+        n = add_absent(found, n, event, slots, limits)
+    if i != end or n - first > limits.max_features or not has_features or is_undecided or n == LEAVE:
         return left
     if limits.needs_label and not has_label:
         return UNLABELLED, first, weight

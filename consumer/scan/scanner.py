@@ -42,9 +42,11 @@ class Scanned(NamedTuple):
 
 
 class Addresses(NamedTuple):
-    """Where the messages lie, the arrays of `Scanned`, the spans of labels (from where to where they lie), and runs.
+    """Where the messages lie, and the arrays of `Scanned`.
 
-    Runs are remembered by where their names would stand in the layout; see `consumer.scan.runs`.
+    And, for the words of texts: how far from each message there is room for them, and a set for those of one text; from
+    where to where in the buffer each label is that the book does not know; and the runs of `consumer.scan.runs`, each
+    where its name would be, had the layout RUN_NUMBERS times as many bytes.
     """
 
     buffer: int
@@ -57,6 +59,8 @@ class Addresses(NamedTuple):
     is_number: int
     fields: int
     sides: int
+    words: int
+    word_slots: int
     spans: int
     runs: int
 
@@ -69,33 +73,33 @@ class Books(NamedTuple):
 
 
 def scan(
-    messages: Sequence[bytes | None], layout: NDArray[np.uint8], books: Books, limits: Limits, has_texts: bool = False
+    messages: Sequence[bytes | None], layout: NDArray[np.uint8], books: Books, limits: Limits, by_text: bool = False
 ) -> Scanned:
     """Scans N messages; a missing one is LEFT, and one beyond the limit, which takes no memory for it.
 
     Args:
         layout: of the messages, as `consumer.scan.layout` has it.
-        has_texts: labels are read by their JSON.
+        by_text: labels are read by their JSON.
     """
     for book in books:
         book.make_room()
-    scanned = _scan_once(messages, layout, books, limits, has_texts)
+    scanned = _scan_once(messages, layout, books, limits, by_text)
     if books.names.decide():
-        scanned = _scan_once(messages, layout, books, limits, has_texts)
+        scanned = _scan_once(messages, layout, books, limits, by_text)
     books.labels.decide()
     return scanned
 
 
 def _scan_once(
-    messages: Sequence[bytes | None], layout: NDArray[np.uint8], books: Books, limits: Limits, has_texts: bool
+    messages: Sequence[bytes | None], layout: NDArray[np.uint8], books: Books, limits: Limits, by_text: bool
 ) -> Scanned:
     present = [message if message and len(message) <= limits.max_event_bytes else b"" for message in messages]
     starts = np.zeros(len(present) + 1, np.int64)
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1, out=starts[1:])
     joined = b"\0".join([*present, PADDING])
     buffer = np.frombuffer(joined, np.uint8)
-    most = len(buffer) // 2  # the shortest feature, `"":1,`, takes five bytes and gives two
-    spans = np.zeros((len(present) if has_texts else 0, 2), np.int64)
+    # The shortest feature, `"":1,`, takes five bytes and gives two; a time gives four.
+    most = len(buffer) // (1 if limits.has_patterns else 2) + limits.n_expected * len(present)
     scanned = Scanned(
         outcomes=np.empty(len(present), np.uint8),
         offsets=np.zeros(len(present) + 1, np.int64),
@@ -108,10 +112,12 @@ def _scan_once(
         sides=np.empty(most if limits.has_crosses else 0, np.int64),
         texts={},
     )
-    slots = np.zeros(1 << SLOT_BITS, np.int64)
+    spans = np.zeros((len(present) if by_text else 0, 2), np.int64)
     runs = np.zeros(RUN_NUMBERS * len(layout), np.uint8)
+    words = np.empty(len(buffer) if limits.has_texts else 0, np.uint8)
+    slots = np.zeros((1 + limits.has_texts, 1 << SLOT_BITS), np.int64)
     addresses = books.names.addresses, books.labels.addresses
-    n = scan_messages(buffer, starts, layout, addresses, limits, slots, spans, runs, scanned[:-1])
+    n = scan_messages(buffer, starts, layout, addresses, limits, (slots, words, spans, runs), scanned[:-1])
     of_features = "rows", "values", "is_number", "fields", "sides"
     return scanned._replace(
         texts={place: joined[slice(*spans[place])] for place in np.flatnonzero(spans[:, 1]).tolist()},
@@ -120,12 +126,13 @@ def _scan_once(
 
 
 @entry
-def scan_messages(buffer, starts, layout, books, limits, slots, spans, runs, scanned):  # type: ignore[no-untyped-def]
+def scan_messages(buffer, starts, layout, books, limits, beside, scanned):  # type: ignore[no-untyped-def]
     """Fills what of `scanned` are arrays, in their order, and returns how many features there are.
 
-    Message m lies from ``buffer[starts[m]]`` up to the byte 0 before the next one.
+    Message m lies from ``buffer[starts[m]]`` up to the byte 0 before the next one. `beside` is memory to work in.
     """
     outcomes, offsets, labels, weights, rows, values, is_number, fields, sides = scanned
+    slots, words, spans, runs = beside
     found = Addresses(
         buffer.ctypes.data,
         outcomes.ctypes.data,
@@ -137,6 +144,8 @@ def scan_messages(buffer, starts, layout, books, limits, slots, spans, runs, sca
         is_number.ctypes.data,
         fields.ctypes.data,
         sides.ctypes.data,
+        words.ctypes.data - buffer.ctypes.data,
+        slots.ctypes.data + 8 * slots.shape[1],
         spans.ctypes.data,
         runs.ctypes.data,
     )

@@ -17,6 +17,8 @@ LOWER = 0x20  # this bit makes a letter lower case
 NULL_WORD, TRUE_WORD, ALSE_WORD = (int.from_bytes(word, "little") for word in (b"null", b"true", b"alse"))
 
 MAX_DIGITS = 19  # of a number: so many fit in 64 bits
+MAX_PLAIN = 16  # characters of a fraction without an exponent: fifteen digits and the point
+MIN_PLAIN = 1e-4  # smaller ones Python writes with an exponent
 
 
 @part
@@ -72,6 +74,20 @@ def read_number(i):  # type: ignore[no-untyped-def]
     if x < 0.0:
         return OTHER, 0.0, i
     return kind, -x if is_negative else x, i
+
+
+@part
+def is_shortest(begin, end, x):  # type: ignore[no-untyped-def]
+    """Whether a fraction is written as Python writes it; False where that is not plain.
+
+    Fifteen digits are told apart by any float64, so no shorter text is the same number.
+    """
+    if end - begin > MAX_PLAIN or (x != 0.0 and abs(x) < MIN_PLAIN):
+        return False
+    for i in range(begin, end):
+        if byte(i) | LOWER == LOWER_E:
+            return False
+    return byte(end - 1) != DIGIT_0 or byte(end - 2) == POINT
 
 
 @part

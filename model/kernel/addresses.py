@@ -41,6 +41,9 @@ class Memory(NamedTuple):
     blocks: int  # (n_rows / BLOCK_ROWS,) int64: the newest `touched` of each block of rows
     trees: Trees
     has_crosses: bool
+    n_heads: int
+    known: int  # (1,) int64: heads in use; 0 where there is but one
+    tasks: int  # (n_heads,) int64: of each head, where heads are independent
 
 
 class Events(NamedTuple):
@@ -55,7 +58,11 @@ class Events(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Where one event with up to A activations is worked on; nothing in it outlives the event."""
+    """Where one event with up to A activations is worked on; nothing in it outlives the event.
+
+    With H heads each has one of these. Fields of N_MEMBERS or 2 numbers lie head by head, so that the
+    first head's is where those of all begin; what heads share lies once.
+    """
 
     row: int  # (A,) int64
     value: int  # (A,) float32
@@ -76,8 +83,8 @@ class Scratch(NamedTuple):
     steps: int  # (16,) float32: g f by element
     weight_steps: int  # (8,) float32: g f by weight
     shrinks: int  # (8,) float32: h f by variance
-    score: int  # (N_EXPERTS,) float64: z
-    spread: int  # (N_EXPERTS,) float64: s, the variance of z
+    score: int  # (N_MEMBERS,) float64: z; the last one of classes only
+    spread: int  # (N_MEMBERS,) float64: s, the variance of z
     moderated: int  # (N_MEMBERS,) float64: z as it is mixed, and the trees'
     mixed: int  # (2,) float64: each mixture's score
     near: int  # (1,) float64: the label, within reach of what was expected
@@ -86,9 +93,12 @@ class Scratch(NamedTuple):
     mix_curvature: int  # (2,) float64
     residual: int  # (N_EXPERTS + 1,) float64
     reach: int  # (N_EXPERTS + 1,) float64
-    step: int  # (N_EXPERTS,) float64: g f
-    shrink: int  # (N_EXPERTS,) float64: h f
+    step: int  # (N_MEMBERS,) float64: g f; the last one of classes only
+    shrink: int  # (N_MEMBERS,) float64: h f
     cross: int  # (N_MEMBERS,) float64: mixing covariance times moderated scores
+    chance: int  # (H,) float64: each class's probability, by the mixture
+    logit: int  # (H,) float64: the logit of that
+    likely: int  # (H,) float64: each class's probability, calibrated
     slot_value: int  # (N_SLOTS,) float32: the event's numbers, as trees see them
     leaf: int  # (N_TREES,) uint8: where the event is
     tree_score: int  # (1,) float32
@@ -131,56 +141,59 @@ def locate(values, scores, embeddings):  # type: ignore[no-untyped-def]
     return values.ctypes.data, scores.ctypes.data, embeddings.ctypes.data
 
 
-def make_scratch(n_features: int, n_pairs: int) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
+def make_scratch(n_features: int, n_pairs: int, n_heads: int = 1) -> tuple[NDArray[np.int64], list[NDArray[Any]]]:
     """Working memory for events of at most so many features and pairs.
 
     Returns:
-        A `Scratch` for `unpack`, and what must be kept as long as it is used.
+        (n_heads, N_SCRATCH): of each head a `Scratch` for `unpack`; and what must be kept as long as it is used.
     """
     n = max(1, n_features * MAX_PER_FEATURE + n_pairs)
-    sees = SEES.T[:, EXPERT_OF_ELEMENT].copy()
-    weight_sees = np.zeros((len(sees), N_WEIGHTS), np.float32)
-    weight_sees[:, :N_EXPERTS] = SEES.T
-    aging = np.array([[*DRIFT_WEIGHT, *DRIFT_EMBEDDING], [*PRIOR_WEIGHT, *PRIOR_EMBEDDING]], np.float32)
-    kept = [sees, weight_sees, aging]
+    sees, weight_sees, aging = kept = _make_constants()
 
     def take(dtype: Any, *shape: int) -> int:
         kept.append(np.zeros(shape, dtype))
         return kept[-1].ctypes.data
 
+    def take_each(dtype: Any, *shape: int) -> Any:
+        """Where each head's lies. (n_heads,)"""
+        return take(dtype, n_heads, *shape) + np.arange(n_heads) * (np.dtype(dtype).itemsize * int(np.prod(shape)))
+
     scratch = Scratch(
-        row=take(np.int64, n),
+        row=take_each(np.int64, n),
         value=take(np.float32, n),
         kind=take(np.int64, n),
-        forget=take(np.float32, n),
-        part=take(np.float32, n, DIM),
-        slope=take(np.float32, n, DIM),
-        square=take(np.float32, n, N_VARIANCES),
+        forget=take_each(np.float32, n),
+        part=take_each(np.float32, n, DIM),
+        slope=take_each(np.float32, n, DIM),
+        square=take_each(np.float32, n, N_VARIANCES),
         number_row=take(np.int64, n),
         number=take(np.float64, n, N_NUMBER_FIELDS),
         number_value=take(np.float32, n),
-        total=take(np.float32, DIM),
-        pairs=take(np.float32, DIM),
-        spreads=take(np.float32, DIM),
-        largest=take(np.float32, DIM),
-        weighted=take(np.float32, N_WEIGHTS),
-        weight_spreads=take(np.float32, N_WEIGHTS),
-        steps=take(np.float32, DIM),
-        weight_steps=take(np.float32, N_WEIGHTS),
-        shrinks=take(np.float32, N_VARIANCES),
-        score=take(np.float64, N_EXPERTS),
-        spread=take(np.float64, N_EXPERTS),
-        moderated=take(np.float64, N_MEMBERS),
-        mixed=take(np.float64, 2),
-        near=take(np.float64, 1),
-        gain=take(np.float64, 1),
-        mix_gradient=take(np.float64, 2),
-        mix_curvature=take(np.float64, 2),
-        residual=take(np.float64, N_EXPERTS + 1),
-        reach=take(np.float64, N_EXPERTS + 1),
-        step=take(np.float64, N_EXPERTS),
-        shrink=take(np.float64, N_EXPERTS),
+        total=take_each(np.float32, DIM),
+        pairs=take_each(np.float32, DIM),
+        spreads=take_each(np.float32, DIM),
+        largest=take_each(np.float32, DIM),
+        weighted=take_each(np.float32, N_WEIGHTS),
+        weight_spreads=take_each(np.float32, N_WEIGHTS),
+        steps=take_each(np.float32, DIM),
+        weight_steps=take_each(np.float32, N_WEIGHTS),
+        shrinks=take_each(np.float32, N_VARIANCES),
+        score=take_each(np.float64, N_MEMBERS),
+        spread=take_each(np.float64, N_MEMBERS),
+        moderated=take_each(np.float64, N_MEMBERS),
+        mixed=take_each(np.float64, 2),
+        near=take_each(np.float64, 1),
+        gain=take_each(np.float64, 1),
+        mix_gradient=take_each(np.float64, 2),
+        mix_curvature=take_each(np.float64, 2),
+        residual=take_each(np.float64, N_EXPERTS + 1),
+        reach=take_each(np.float64, N_EXPERTS + 1),
+        step=take_each(np.float64, N_MEMBERS),
+        shrink=take_each(np.float64, N_MEMBERS),
         cross=take(np.float64, N_MEMBERS),
+        chance=take(np.float64, n_heads),
+        logit=take(np.float64, n_heads),
+        likely=take(np.float64, n_heads),
         **_take_for_trees(take),
         sees=sees.ctypes.data,
         weight_sees=weight_sees.ctypes.data,
@@ -189,7 +202,16 @@ def make_scratch(n_features: int, n_pairs: int) -> tuple[NDArray[np.int64], list
         context=take(np.float32, MAX_CONTEXT_DIM),
         gradient=take(np.float32, MAX_CONTEXT_DIM),
     )
-    return np.array(scratch, np.int64), kept
+    return np.stack([np.broadcast_to(where, n_heads) for where in scratch], 1), kept
+
+
+def _make_constants() -> list[NDArray[Any]]:
+    """`sees`, `weight_sees` and `aging` of a `Scratch`."""
+    sees = SEES.T[:, EXPERT_OF_ELEMENT].copy()
+    weight_sees = np.zeros((len(sees), N_WEIGHTS), np.float32)
+    weight_sees[:, :N_EXPERTS] = SEES.T
+    aging = np.array([[*DRIFT_WEIGHT, *DRIFT_EMBEDDING], [*PRIOR_WEIGHT, *PRIOR_EMBEDDING]], np.float32)
+    return [sees, weight_sees, aging]
 
 
 def _take_for_trees(take: Callable[..., int]) -> dict[str, int]:

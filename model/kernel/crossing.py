@@ -1,4 +1,4 @@
-"""Pairs of an event's features as categories of their own, where `model.crosses` names them."""
+"""Pairs of an event's features: as categories of their own where `model.crosses` names them; and products."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from flexihash.model.compiled import inlined
 from flexihash.model.crosses import LEFT_SIDES
 from flexihash.model.kernel.activation import mix_row
 from flexihash.model.kernel.company import find_members, is_twin
-from flexihash.model.kernel.experts import CROSSED
+from flexihash.model.kernel.experts import CROSSED, PLAIN
 from flexihash.model.kernel.vectors import float32s, int64s, uint8s
 
 MOST_PAIRS = 2048  # of one event, the first ones: 64 features have fewer, and each takes some 30 ns
+MOST_FACTORS = 16  # an event with more categories and numbers is learned without their products
+MOST_PRODUCTS = MOST_FACTORS * (MOST_FACTORS - 1) // 2
 FIRST_TAG = 100_000  # of a pair's second row; those of knots are smaller
 
 
@@ -44,3 +46,28 @@ def cross(begin, end, n, events, memory, scratch):  # type: ignore[no-untyped-de
                     n += 1
         seen |= sides[j]
     return n
+
+
+@inlined
+def multiply(n, memory, scratch):  # type: ignore[no-untyped-def]
+    """Adds the products of all pairs of plain activations to the first `n`; returns how many there are then.
+
+    Unlike `cross` it takes a number by where it lies among the others, not by its cell.
+    """
+    row, value, kind = int64s(scratch.row), float32s(scratch.value), int64s(scratch.kind)
+    n_factors = 0
+    for j in range(n):
+        n_factors += kind[j] == PLAIN
+    if n_factors > MOST_FACTORS:
+        return n
+    end = n
+    for j in range(n):
+        if kind[j] == PLAIN:
+            for other in range(j + 1, n):
+                if kind[other] == PLAIN:
+                    one, two = min(row[j], row[other]), max(row[j], row[other])
+                    row[end] = mix_row(one, FIRST_TAG + two, memory.n_rows)
+                    value[end] = value[j] * value[other]
+                    kind[end] = CROSSED
+                    end += 1
+    return end

@@ -33,10 +33,11 @@ COUNT_MOVE_LIMIT = 1.0  # one count moves its own log rate by at most so much: e
 
 
 class Loss(NamedTuple):
-    """The number of a task, and which quantile is asked for (QUANTILE only)."""
+    """The number of a task, which quantile is asked for (QUANTILE only), and whether trees may take part."""
 
     task: int
     quantile: float
+    may_have_trees: bool
 
 
 # --- from scores to a prediction ------------------------------------------------------------------------------------
@@ -53,7 +54,7 @@ def moderate(loss, z, spread):  # type: ignore[no-untyped-def]
 @inlined
 def takes_trees(loss):  # type: ignore[no-untyped-def]
     """Whether trees take part: for the other tasks nobody has measured what they are worth."""
-    return loss.task == BINARY or loss.task == REGRESSION
+    return loss.may_have_trees and (loss.task == BINARY or loss.task == REGRESSION)
 
 
 @inlined

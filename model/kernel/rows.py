@@ -15,8 +15,8 @@ EMBEDDING = 0  # DIM elements, expert by expert
 WEIGHT = EMBEDDING + DIM  # one an expert
 QUICK = WEIGHT + N_EXPERTS  # the quick weight
 QUICK_VARIANCE = QUICK + 1
-SPARE = QUICK_VARIANCE + 1  # two that nothing moves: always 0
-WEIGHT_VARIANCE = SPARE + 2
+LINEAR = QUICK_VARIANCE + 1  # of the classes' fifth member: a weight, and how much of its variance is gone; else 0
+WEIGHT_VARIANCE = LINEAR + 2
 EMBEDDING_VARIANCE = WEIGHT_VARIANCE + N_EXPERTS  # one an expert: its embedding's elements share it
 RECORD_WIDTH = EMBEDDING_VARIANCE + N_EXPERTS
 
@@ -25,7 +25,9 @@ N_VARIANCES = RECORD_WIDTH - WEIGHT_VARIANCE
 EMBEDDING_BYTES, WEIGHT_BYTES, VARIANCE_BYTES = 4 * DIM, 4 * N_WEIGHTS, 4 * N_VARIANCES
 # Bytes from the record's beginning.
 WEIGHTS_AT, QUICK_AT, QUICK_VARIANCE_AT, VARIANCES_AT = 4 * WEIGHT, 4 * QUICK, 4 * QUICK_VARIANCE, 4 * WEIGHT_VARIANCE
+LINEAR_AT, LINEAR_GONE_AT = 4 * LINEAR, 4 * (LINEAR + 1)
 RECORD_BYTES = 4 * RECORD_WIDTH
+LINE_BYTES = 64  # of the cache
 
 # The expert to whose score each lane adds.
 EXPERT_OF_ELEMENT = np.arange(DIM) // EXPERT_DIM

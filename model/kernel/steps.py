@@ -59,23 +59,28 @@ STEP_LIMIT = 1e15  # a step beyond could leave float32; such an event is rejecte
 @inlined
 def learn_one(loss, n, n_numbers, mixed, prediction, label, weight, memory, scratch):  # type: ignore[no-untyped-def]
     """One step after `score` and `mix`; returns False, with nothing written, where a step would not stay finite."""
-    state = float64s(memory.state)
-    labels = add_label(loss, label, weight, state)
-    y, offset = standardize(loss, label, labels)
-    crowd = crowding(n, memory.n_rows)
-    is_short = find_steps(loss, mixed, y, offset, weight, labels, crowd, memory, scratch)
-    if not is_short:
+    if not find_steps(loss, mixed, label, weight, crowding(n, memory.n_rows), memory, scratch):
         return False
     update_numbers(n_numbers, memory, scratch)
+    take_steps(loss, n, mixed, prediction, label, weight, memory, scratch)
+    if takes_trees(loss):
+        teach_trees(loss, n_numbers, weight, memory, scratch)
+    return True
+
+
+@inlined
+def take_steps(loss, n, mixed, prediction, label, weight, memory, scratch):  # type: ignore[no-untyped-def]
+    """Writes what `find_steps` found, for `n` activations."""
+    state = float64s(memory.state)
+    labels = add_label(loss, label, weight, state)
+    y, _ = standardize(loss, label, labels)
     state[EVENTS] += 1.0
     state[LABEL_COUNT], state[LABEL_WEIGHT], state[LABEL_MEAN], state[LABEL_VARIANCE], state[LABEL_REACH] = labels
     update_link(loss, mixed, prediction, y, weight, state)
     update_biases(state, scratch)
+    update_residuals(state, scratch)
     update_rows(n, memory, scratch)
     update_mixtures(loss, memory, scratch)
-    if takes_trees(loss):
-        teach_trees(loss, n_numbers, weight, memory, scratch)
-    return True
 
 
 @inlined
@@ -88,13 +93,15 @@ def crowding(n, n_rows):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def find_steps(loss, mixed, y, offset, weight, labels, crowd, memory, scratch):  # type: ignore[no-untyped-def]
+def find_steps(loss, mixed, label, weight, crowd, memory, scratch):  # type: ignore[no-untyped-def]
     """Each expert's step and shrinking, g f and h f, what residuals and reaches become; writes to `scratch` only.
 
     Returns:
         Whether no step is too long or not finite.
     """
     state = float64s(memory.state)
+    labels = add_label(loss, label, weight, state)
+    y, offset = standardize(loss, label, labels)
     moderated, spread, largest = float64s(scratch.moderated), float64s(scratch.spread), float32s(scratch.largest)
     step, shrink = float64s(scratch.step), float64s(scratch.shrink)
     residuals, reaches = float64s(scratch.residual), float64s(scratch.reach)
@@ -133,19 +140,24 @@ def update_numbers(n_numbers, memory, scratch):  # type: ignore[no-untyped-def]
 
 @inlined
 def update_biases(state, scratch):  # type: ignore[no-untyped-def]
-    """Moves the biases: drift, forgetting and one step; and writes the residuals and reaches."""
+    """Moves the biases: drift, forgetting and one step."""
     step, shrink = float64s(scratch.step), float64s(scratch.shrink)
-    residual, reach = float64s(scratch.residual), float64s(scratch.reach)
     for e in range(N_EXPERTS):
         v = state[BIAS_VARIANCE + e] + DRIFT_BIAS
         state[BIAS + e] -= v * step[e]
         state[BIAS_VARIANCE + e] = v - v * v * shrink[e]
-    for e in range(N_EXPERTS + 1):
-        state[RESIDUAL + e] = residual[e]
-        state[REACH + e] = reach[e]
     v = age_quick_bias(state[QUICK_BIAS_VARIANCE])
     state[QUICK_BIAS] = state[QUICK_BIAS] * FORGET_BIAS - v * step[QUICK_EXPERT]
     state[QUICK_BIAS_VARIANCE] = v - v * v * shrink[QUICK_EXPERT]
+
+
+@inlined
+def update_residuals(state, scratch):  # type: ignore[no-untyped-def]
+    """Writes what residuals and reaches become."""
+    residual, reach = float64s(scratch.residual), float64s(scratch.reach)
+    for e in range(N_EXPERTS + 1):
+        state[RESIDUAL + e] = residual[e]
+        state[REACH + e] = reach[e]
 
 
 @inlined

@@ -24,12 +24,12 @@ def learn(loss, begin, end, events, labels, weights, memory, contexts, words, pr
 
     Args:
         loss, events, memory, contexts: as their classes say.
-        words: where to work, for `unpack`.
+        words: where to work: (n_heads, N_SCRATCH), for `unpack`.
         labels, weights: addresses of (B,) float64; a label is NaN where there is none.
         predictions: address of (B,) float64, gets what was predicted before learning; NaN without a label.
         is_learned: address of (B,) uint8, gets whether the steps were written.
     """
-    scratch = unpack(words)
+    scratch = unpack(words[0])
     offsets, state = int64s(events.offsets), float64s(memory.state)
     for b in range(begin, end):
         if contexts.dim:
@@ -62,7 +62,7 @@ def predict(loss, n_events, events, memory, words, predictions, scores, embeddin
         predictions, scores: addresses of (B,) float64.
         embeddings: address of (B, DIM) float32.
     """
-    scratch = unpack(words)
+    scratch = unpack(words[0])
     offsets, state, total = int64s(events.offsets), float64s(memory.state), float32s(scratch.total)
     for b in range(n_events):
         n, n_numbers = activate(offsets[b], offsets[b + 1], events, memory, scratch)
@@ -84,7 +84,7 @@ def look_up(n_events, events, memory, words, rows):  # type: ignore[no-untyped-d
     Args:
         rows: address of (nnz,) int64.
     """
-    scratch = unpack(words)
+    scratch = unpack(words[0])
     offsets, member = int64s(events.offsets), int64s(scratch.member)
     for b in range(n_events):
         n, _ = activate(offsets[b], offsets[b + 1], events, memory, scratch)

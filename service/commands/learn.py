@@ -10,13 +10,13 @@ import typer
 
 from flexihash.service.commands.options import EventsFile, takes
 from flexihash.service.commands.outcome import EXIT_FINDING, EXIT_INTERRUPTED, AsJson, Outcome, fail, show
+from flexihash.service.commands.scores import draw_metrics
 from flexihash.service.signals import stop_signals
 
 if TYPE_CHECKING:
     from threading import Event as StopSignal
 
     from rich.console import Console
-    from rich.table import Table
 
     from flexihash.consumer.files import FileReport
     from flexihash.service.settings import Settings
@@ -41,7 +41,8 @@ class Learned(Outcome):
         console.print(f"{report.events:,} events learned in {report.seconds:.1f} s, {rate}")
         if report.events or report.metrics["weight"]:
             console.print(f"Progressive metrics, task {self.task}; of the first, lower is better")
-            console.print(_draw_metrics(report.metrics))
+            for table in draw_metrics(report.metrics):
+                console.print(table)
         if told := report.metrics.get("embeddings", {}).get("told"):
             losses = report.metrics["embeddings"]
             console.print(
@@ -75,7 +76,14 @@ class Learned(Outcome):
     "weight_field",
     "id_field",
     "ignored_features",
+    "categorical_features",
+    "numeric_features",
+    "time_features",
+    "time_zone",
+    "text_features",
+    "missing_features",
     "crosses",
+    "max_classes",
 )
 def learn(
     file: EventsFile,
@@ -118,18 +126,3 @@ def _learn(file: Path, checkpoint_dir: Path | None, settings: Settings, stop: St
             settings.checkpoint_seconds,
             stop,
         )
-
-
-def _draw_metrics(metrics: dict[str, Any]) -> Table:
-    from rich.table import Table
-
-    window = metrics.get("window", {})
-    table = Table()
-    table.add_column("")
-    for heading in ("all events", "baseline", f"last {window.get('events', 0):,}", "baseline"):
-        table.add_column(heading, justify="right")
-    for name in metrics:
-        if name not in ("events", "weight", "window", "embeddings") and not name.startswith("baseline_"):
-            cells = [part.get(key) for part in (metrics, window) for key in (name, f"baseline_{name}")]
-            table.add_row(name.replace("_", " "), *("" if cell is None else f"{cell:.4f}" for cell in cells))
-    return table

@@ -22,6 +22,7 @@ from flexihash.consumer.envelopes import WAYS as ENVELOPE_WAYS
 from flexihash.consumer.wire import Event, EventFormat
 from flexihash.model.features import FeatureRules, hash_features
 from flexihash.model.tasks import Task
+from tests.properties.times import ODD_TIMES, TIME_LIKE
 
 FORMATS = [
     EventFormat(),
@@ -40,6 +41,28 @@ FORMATS = [
     EventFormat(rules=FeatureRules(crosses=("*",))),
     EventFormat(features_field="", rules=FeatureRules(crosses=("a*price", "l* * ?"), ignored_features=("b",))),
     EventFormat(rules=FeatureRules(crosses=("a*a.b",), categorical_features=("price",))),
+    EventFormat(
+        rules=FeatureRules(
+            time_features=("a", "löwe"),
+            time_zone="America/New_York",
+            text_features=("b", "日*"),
+            max_words=3,
+            missing_features=("*", "a.b", "zz", "日本"),
+        )
+    ),
+    EventFormat(
+        features_field="",
+        rules=FeatureRules(
+            numeric_features=("a", "x*"),
+            categorical_features=("price",),
+            time_features=("y",),
+            text_features=("id", "löwe"),
+            crosses=("*.hour * b", "b.weekday * *"),
+            ignored_features=("*.hour_of_week", "label.weekday"),
+            missing_features=("b", "timestamp", "a=b"),
+        ),
+        label_field="y",
+    ),
 ]
 NUMERIC = (Task.BINARY, Task.REGRESSION, Task.COUNTS, Task.QUANTILE)
 DECODERS = [
@@ -171,6 +194,13 @@ def assert_equal(found: NDArray[Any], expected: NDArray[Any]) -> None:
 SPACES = st.sampled_from([""] * 6 + [" ", "\n", "\t", "\r", " \r\n\t "])  # one an object
 NAMES = ["a", "b", "price", "löwe", "id", "y", "label", "weight", "features", "timestamp", "a=b", "日本", "x" * 9, ""]
 TEXTS = st.text(st.characters(exclude_characters='"\\', exclude_categories=["Cc", "Cs"]), max_size=12)
+LETTERS = st.one_of(
+    *(
+        st.characters(max_codepoint=n, exclude_characters='"\\', exclude_categories=["Cc", "Cs"])
+        for n in (127, 0x7FF, 0x20FF)
+    ),
+    st.sampled_from("İßΣςÅ\u030a\u0345ǅⅧ²₂ªй日🦁"),
+)
 NUMBERS = st.one_of(
     st.integers(-20, 20).map(str),
     st.integers(-(10**18), 10**18).map(str),
@@ -181,7 +211,20 @@ NUMBERS = st.one_of(
         ["0", "0.0", "-0.0", "1e22", "1e23", "9007199254740993", "9007199254740993.0", "0.3000000000000000"]
     ),
 )
-VALUES = st.one_of(TEXTS.map(lambda text: f'"{text}"'), NUMBERS, st.sampled_from(["true", "false", "null"]))
+TIMES = st.one_of(
+    st.datetimes().map(str),
+    st.datetimes().flatmap(
+        lambda moment: st.sampled_from([f"{moment.isoformat()}{zone}" for zone in ("Z", "-0930", "+14")])
+    ),
+    st.dates().map(str),
+    st.from_regex(TIME_LIKE, fullmatch=True),
+    st.sampled_from(ODD_TIMES),
+)
+SENTENCES = st.lists(st.text(LETTERS, max_size=3), max_size=6).map(" ".join)
+VALUES = st.one_of(
+    st.one_of(TEXTS, TIMES, NUMBERS, SENTENCES).map(lambda text: f'"{text}"'),
+    *(NUMBERS, NUMBERS, st.sampled_from(["true", "false", "null"])),
+)
 LABELS = st.sampled_from(["0", "1"] * 4 + ["1.0", "-0.0", "true", "false", "null", "2", "1e200", "-7.5", '"1"'])
 WEIGHTS = st.sampled_from(["0", "1", "2.5", "1e6", "0.1e-3", "-0.0", "null"] * 2 + ["1000001", "-1", "true", '"1"'])
 

@@ -8,13 +8,18 @@ import time
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from flexihash.consumer.status import CHECKPOINT_REQUEST, CheckpointStatus, DeadLettersStatus
 from flexihash.model.checkpoint.store import CheckpointStore
+from flexihash.model.class_metrics import ClassMetrics
+from flexihash.model.metrics import Layout
+from flexihash.model.target_metrics import TargetMetrics
 from flexihash.service.memory import AttachedModel
 
 FEATURES = {"carrier": "UA", "distance": 1400.5}
@@ -29,6 +34,10 @@ METRICS = {
     "auc": None,
     "window": {"events": 2, "log_loss": 0.38, "baseline_log_loss": 0.5, "auc": 0.8},
 }
+
+
+def zeros(layout: Layout) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in layout.items()}
 
 
 def read_metrics(api: Any) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
@@ -231,6 +240,41 @@ def test_metrics_tell_of_the_learner(api: Any, learner: Any) -> None:
     assert value("checkpoint_events") == 2
     assert value("checkpoint_failed") == 0
     assert value("checkpoints_set_aside") == 1
+
+
+def test_metrics_tell_of_the_most_frequent_classes(api: Any, learner: Any) -> None:
+    labels = np.repeat(np.arange(30.0), np.arange(30, 0, -1))
+    metrics = ClassMetrics(40, zeros(ClassMetrics.layout(40)))
+    predictions = np.stack([np.full(len(labels), 0.5), np.minimum(labels, 5.0)], axis=1)
+    metrics.update(predictions, labels, np.ones(len(labels)))
+    learner.report(metrics=metrics.report([f"class {k}" for k in range(40)]))
+    told = read_metrics(api)
+    assert told["flexihash_progressive_metric", (("metric", "kappa"), ("over", "all"))] > 0.0
+    for over in ("all", "window"):
+        counts = {
+            labels[0][1]: value
+            for (name, labels), value in told.items()
+            if name == "flexihash_class_count" and labels[1] == ("over", over)
+        }
+        assert counts == {f"class {k}": 30 - k for k in range(20)}
+    assert told["flexihash_class_recall", (("class", "class 3"), ("over", "all"))] == 1.0
+    assert told["flexihash_class_recall", (("class", "class 6"), ("over", "all"))] == 0.0
+    assert told["flexihash_class_precision", (("class", "class 5"), ("over", "all"))] == pytest.approx(25 / 325)
+    assert ("flexihash_class_precision", (("class", "class 6"), ("over", "all"))) not in told
+
+
+def test_metrics_tell_of_each_target(api: Any, learner: Any) -> None:
+    targets = {"late": "binary", "delay": "regression"}
+    metrics = TargetMetrics(targets, zeros(TargetMetrics.layout(targets)))
+    metrics.update(np.array([[0.9, 3.0]]), np.array([[1.0, 5.0]]), np.ones(1))
+    learner.report(metrics=metrics.report())
+    told = read_metrics(api)
+    assert told["flexihash_progressive_metric", (("metric", "weight"), ("over", "all"))] == 1.0
+    for over in ("all", "window"):
+        labels = ("over", over), ("target", "delay")
+        assert told["flexihash_target_metric", (("metric", "mae"), *labels)] == 2.0
+        labels = ("over", over), ("target", "late")
+        assert told["flexihash_target_metric", (("metric", "accuracy"), *labels)] == 1.0
 
 
 def test_metrics_tell_of_a_failed_checkpoint_and_a_lost_learner(api: Any, learner: Any) -> None:

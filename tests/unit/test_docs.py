@@ -30,10 +30,12 @@ from flexihash.model import contexts
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import FeatureRules, flatten, hash_features
 from flexihash.model.kernel.rows import RECORD_WIDTH
+from flexihash.model.metrics import COUNTED
 from flexihash.model.model_errors import FeatureError
+from flexihash.model.rates import OF_A_CLASS
 from flexihash.model.saving import ROW_TENSORS
 from flexihash.model.tables import Tables
-from flexihash.model.tasks import Task
+from flexihash.model.tasks import OF_CLASSES, OF_LABELS, Task
 from flexihash.service.environment import PREFIX
 from flexihash.service.memory import STATES
 from flexihash.service.settings import Settings, load_settings
@@ -189,6 +191,22 @@ def test_the_page_has_every_header_of_a_dead_letter() -> None:
     assert listed == {name for name in written if name.startswith(HEADER_PREFIX)}
     assert NULL_HEADERS in listed
     assert f"`{TOPIC_SUFFIX}` after it" in (DOCS / "events.md").read_text()
+
+
+# --- metrics.md -----------------------------------------------------------------------------------------------------
+
+
+def test_the_page_has_every_metric_of_every_task() -> None:
+    measured = {str(task): task.record.metrics for task in Task}
+    measured |= {"multiclass": OF_CLASSES, "multilabel": OF_LABELS}
+    rows = table("metrics.md", "metric", "tasks")
+    for task, metrics in measured.items():
+        listed = {code for row in rows if row[1] == "all" or task in row[1].split(", ") for code in codes(row[0])}
+        assert listed == {*COUNTED, *(name.removeprefix("baseline_") for name in metrics)}, task
+
+
+def test_the_page_has_every_metric_of_a_class() -> None:
+    assert [codes(row[0])[0] for row in table("metrics.md", "metric", "meaning")] == list(OF_A_CLASS)
 
 
 # --- operations.md, architecture.md ---------------------------------------------------------------------------------

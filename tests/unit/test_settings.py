@@ -60,8 +60,8 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
         (
             "TASK",
             "guess",
-            "FLEXIHASH_TASK=guess: must be 'binary', 'regression', 'counts', 'quantile', 'multiclass', 'multilabel' or"
-            " 'targets'",
+            "FLEXIHASH_TASK=guess: must be 'binary', 'regression', 'counts', 'quantile', 'multiclass', 'multilabel' or "
+            "'targets'",
         ),
         ("START_AT", "now", "FLEXIHASH_START_AT=now: must be 'earliest' or 'latest'"),
         ("N_ROWS", "1000", "FLEXIHASH_N_ROWS=1000: must be a power of two, such as 1024"),
