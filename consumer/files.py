@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event as StopSignal
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -33,7 +33,8 @@ from flexihash.model.tasks import Task
 MAX_SAMPLES = 5  # of rejected events, shown with their reason
 MAX_EXAMPLES = 7  # of labels, shown where they are unfit
 MIN_UNFIT = 2  # labels; one is a slip
-MAX_UNFIT_SHARE = 0.01  # of the labels; more are no slips
+MAX_UNFIT_SHARE = 0.01  # of the labels that are numbers; more are no slips
+MAX_TEXTS_SHARE = 0.5  # of those and the texts
 
 
 class FileReport(msgspec.Struct, kw_only=True):
@@ -58,6 +59,22 @@ class FileReport(msgspec.Struct, kw_only=True):
     checkpoint: str | None = None
 
 
+Label = TypeVar("Label", float, str)
+
+
+class _Unfit(Generic[Label]):
+    """Labels of one kind that the task does not learn."""
+
+    def __init__(self) -> None:
+        self.n_labels = 0
+        self.examples: set[Label] = set()
+
+    def add(self, label: Label) -> None:
+        self.n_labels += 1
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.add(label)
+
+
 class _Rejected(Letters):
     """Dead letters of a file: the file itself still has them, so the first few are only shown, and labels counted."""
 
@@ -66,8 +83,8 @@ class _Rejected(Letters):
         self._path = path
         self._label_field = label_field
         self._task = task
-        self._n_unfit = 0  # labels that are numbers, and not what the task learns
-        self._examples: set[float] = set()
+        self._numbers = _Unfit[float]()  # labels that are numbers, and not what the task learns
+        self._texts = _Unfit[str]()
 
     def send(self, record: Record, stage: str, reason: str, message: str) -> None:
         if len(self.first) < MAX_SAMPLES:
@@ -84,15 +101,16 @@ class _Rejected(Letters):
         Raises:
             LabelsUnfit: they are; what is learned of the others is of no use.
         """
-        n_labels = n_learned + self._n_unfit
-        if self._n_unfit >= MIN_UNFIT and self._n_unfit > MAX_UNFIT_SHARE * n_labels:
-            raise LabelsUnfit(self._path, self._n_unfit, n_labels, self._examples, self._task)
+        for unfit, most in ((self._numbers, MAX_UNFIT_SHARE), (self._texts, MAX_TEXTS_SHARE)):
+            n_labels = n_learned + unfit.n_labels
+            if unfit.n_labels >= MIN_UNFIT and unfit.n_labels > most * n_labels:
+                raise LabelsUnfit(self._path, unfit.n_labels, n_labels, unfit.examples, self._task)
 
     def _note(self, label: object) -> None:
         if isinstance(label, int | float):
-            self._n_unfit += 1
-            if len(self._examples) < MAX_EXAMPLES:
-                self._examples.add(label)
+            self._numbers.add(label)
+        elif isinstance(label, str):
+            self._texts.add(label)
 
 
 def learn_file(
@@ -117,7 +135,7 @@ def learn_file(
     Raises:
         FileUnreadable: see `FileSource`.
         LabelMissing: no column of a table has the name of the label.
-        LabelsUnfit: more labels than can be slips are numbers that the task does not know.
+        LabelsUnfit: more labels than can be slips are numbers that the task does not know, or most of them texts.
         CheckpointError: the checkpoint cannot be gone on from.
     """
     with ExitStack() as stack:
