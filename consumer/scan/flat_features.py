@@ -243,13 +243,13 @@ def add_words(found, n, name_hash, n_name, begin, end, limits):  # type: ignore[
             continue
         if n_word > 0:
             store(at + (n_word & ~7), packed | np.uint64(QUOTE) << np.uint64(8 * (n_word & 7)))
-            word_h, word_tail = hash_name(at, at + n_word)
-            place, is_known = find_slot(begin + found.words, at, n_word, word_h, word_tail, found.word_slots)
+            hashed = row_of_category(h, tail, n_name, at, at + n_word, N_FIELDS)
+            first = begin + found.words
+            place, is_known = find_slot(first, at, n_word, np.uint32(hashed), np.uint64(0), found.word_slots)
             if is_known == UNSURE:
                 return LEAVE
             if is_known == NEW:
                 store(place, at)
-                row = row_of_category(h, tail, n_name, at, at + n_word, limits.n_rows)
-                n = add_feature(found, n, row, 1.0, False, field)
+                n = add_feature(found, n, hashed & (limits.n_rows - 1), 1.0, False, field)
         at, n_word, packed = i + found.words, 0, np.uint64(0)
     return n
