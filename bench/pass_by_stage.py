@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.consumer.decoding import EventDecoder
-from flexihash.consumer.files import FETCH_LINES
+from flexihash.consumer.formats.file_source import FETCH_LINES
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel

@@ -19,6 +19,7 @@ SECTIONS = {
     "quality": "progressive loss on public streams, beside the peers",
     "embeddings": "is like beside like: context embeddings beside those made offline; speed with them and without",
     "decode": "from JSON bytes to hashed rows, beside msgspec alone",
+    "files": "from a file to hashed rows: CSV and Parquet, plain and packed, beside NDJSON",
     "kafka": "from the topic to the table, beside the bare client",
     "http": "predictions over HTTP, idle and under ingest, beside a bare route",
     "start": "from the command to the first prediction, with kernels cached and with none",

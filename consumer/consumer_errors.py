@@ -15,6 +15,7 @@ ConsumerError
 ├── TopicsForeign                        a checkpoint was learned from other topics
 ├── Fenced                               another learner has taken over
 ├── FileUnreadable                       a file cannot be read, or is another one
+│   └── LabelMissing                     a table has no column of the label
 ├── LabelsUnfit                          a file's labels are not what the task learns
 ├── SpillUnreadable                      dead letters on the local disk cannot be read
 ├── EventRejected                        an event cannot be learned from
@@ -31,13 +32,14 @@ change is called by the names of whoever made the connection, so only a `Fault` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from typing import ClassVar
 
 from flexihash.model.tasks import Task
 
+MAX_NAMED = 100  # columns in a message
 Describe = Callable[[object], str]  # an error, or another trouble, in words for people: `str`, or one that knows more
 
 
@@ -209,16 +211,25 @@ class FileUnreadable(ConsumerError):
     """The file cannot be read, or is not the one that was learned from before."""
 
 
-class LabelsUnfit(ConsumerError):
-    """So many labels are numbers that the task does not know that another task must be meant."""
+class LabelMissing(FileUnreadable):
+    """No column of a table has the name of the label."""
 
-    def __init__(self, path: Path, n_unfit: int, n_labels: int, examples: Iterable[float], task: Task) -> None:
-        numbers = ", ".join(f"{number:g}" for number in sorted(examples))
+    def __init__(self, path: Path, label: str, columns: Sequence[str], has_values: bool) -> None:
+        rest = len(columns) - MAX_NAMED
+        named = ", ".join(columns[:MAX_NAMED]) + (f" and {rest:,} more" if rest > 0 else "")
+        hint = "; is its first line a row? It has to name the columns" if has_values else ""
+        super().__init__(f"{path} has no column {label!r}; its columns are {named}{hint}")
+
+
+class LabelsUnfit(ConsumerError):
+    """So many labels are numbers that the task does not know, or texts, that another task must be meant."""
+
+    def __init__(self, path: Path, n_unfit: int, n_labels: int, examples: set[float] | set[str], task: Task) -> None:
+        shown = ", ".join(f'"{label[:40]}"' if isinstance(label, str) else f"{label:g}" for label in sorted(examples))
         kind = "0 or 1" if task.record.is_binary else "what it learns"
-        super().__init__(
-            f"{path}: {n_unfit:,} of the first {n_labels:,} labels are not {kind} (task={task}): {numbers}"
-        )
+        super().__init__(f"{path}: {n_unfit:,} of the first {n_labels:,} labels are not {kind} (task={task}): {shown}")
         self.task = task
+        self.are_texts = any(isinstance(label, str) for label in examples)
 
 
 class SpillUnreadable(ConsumerError):

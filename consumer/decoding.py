@@ -15,7 +15,6 @@ from flexihash.consumer.label_numbers import REFUSED, LabelNumbers, spread_sets
 from flexihash.consumer.labels import Label, are_texts
 from flexihash.consumer.scan.book import KIND_SHIFT, MISSING, SIDES_SHIFT, NameBook
 from flexihash.consumer.scan.flat_events import COMPARISONS, LEARN, LEFT, NO_RULE, UNLABELLED, Limits
-from flexihash.consumer.scan.flat_features import ROOM
 from flexihash.consumer.scan.layout import IGNORED, lay_out_event, lay_out_instance
 from flexihash.consumer.scan.names import pack_names
 from flexihash.consumer.scan.scanner import Books, Scanned, scan
@@ -23,6 +22,7 @@ from flexihash.consumer.wire import MAX_WEIGHT, Event, EventFormat, EventReader
 from flexihash.model.crosses import find_sides
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.tasks import Task
+from flexihash.model.times import PARTS
 from flexihash.model.times import warm_up as warm_up_times
 
 FEW_INSTANCES = 3  # so few are parsed in less time than it takes to begin a scan
@@ -67,9 +67,8 @@ class EventDecoder(EventReader):
         self._layout = lay_out_event(self.fields, format.envelope, self._by_text)
         self._instance_layout = lay_out_instance(self.fields)
         self._numbers = LabelNumbers(self.read_label)
-        self._books = Books(NameBook(self._find_role), NameBook(self._find_code))
+        self._books = Books(NameBook(self._find_role, PARTS), NameBook(self._find_code))
         self._expected = pack_names({name: self._find_role(name) for name in format.rules.expected_names})
-        self._spare = np.zeros(min(format.rules.max_key_length, format.max_event_bytes) + ROOM, np.uint8)
         self._label_limits = self._find_label_limits()
         self._limits = self._scan_limits()
         self._instance_limits = self._limits._replace(has_header=False, needs_label=False)
@@ -203,11 +202,10 @@ class EventDecoder(EventReader):
             max_name_bytes=rules.max_key_length,  # a character takes a byte or more
             max_event_bytes=self.format.max_event_bytes,
             n_rows=self.n_rows,
-            zone=rules.zone.ctypes.data,
+            zone=rules.zone,
             max_words=rules.max_words,
             expected=self._expected.ctypes.data,
             n_expected=len(rules.expected_names),
-            spare=self._spare.ctypes.data,
             has_texts=bool(rules.text_features),
         )
 

@@ -41,6 +41,10 @@ class Fields:
         places = filter(None, (*self.labels, self.weight, self.features))
         return any(not DIGITS.isdisjoint(name) for place in places for way in place.ways for name in way)
 
+    def leaves_out(self, name: str) -> bool:
+        """Whether what has this name is no feature, where the features lie."""
+        return name in self.left_out and self.left_out[name] is None
+
     def _is_inside(self, path: Path) -> bool:
         """Whether a path leads deeper than to the features."""
         return len(path) > len(self._base) and path[: len(self._base)] == self._base

@@ -174,7 +174,7 @@ class Lesson:
             decoded, learned = self._learn(fetch)
         # A letter may wait for the broker: whoever is killed meanwhile is not killed by a record.
         for index, rejected in decoded.rejections:  # 4
-            self._pass_by(fetch, index, rejected)
+            self._pass_by(fetch.record(index), fetch.fault(index, rejected))
         for index in decoded.kept[~learned.is_learned]:
             message = "learning from it would leave the range of float32; nothing of it was learned"
             self._reject(fetch.record(int(index)), "learn", "not_finite", message)
@@ -189,12 +189,12 @@ class Lesson:
         batch, labels, weights = decoded.batch, decoded.labels, decoded.weights
         return decoded, self.model.learn(batch, labels, weights, fetch.partition, next_offsets)  # 3
 
-    def _pass_by(self, fetch: Fetch, index: int, rejected: EventRejected) -> None:
+    def _pass_by(self, record: Record, rejected: EventRejected) -> None:
         """Rejects a record; one that only says that there is nothing any more is counted, and taken for learned."""
         if isinstance(rejected, RowDeleted):
             self.rejected[rejected.reason] = self.rejected.get(rejected.reason, 0) + 1
         else:
-            self._reject(fetch.record(index), "decode", rejected.reason, str(rejected))
+            self._reject(record, "decode", rejected.reason, str(rejected))
 
     def _reject(self, record: Record, stage: str, reason: str, message: str) -> None:
         self.count(reason, 1)

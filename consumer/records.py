@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, NamedTuple, Protocol
+
+from flexihash.consumer.consumer_errors import EventRejected
 
 StartAt = Literal["earliest", "latest"]
 OnLost = Literal["stop", "earliest", "latest"]
@@ -52,12 +54,14 @@ class Fetch:
         offsets: (N,) rising, not always by one: compaction and transactions leave gaps.
         values: (N,) None for a record with a null value.
         build_record: makes the record at an index.
+        faults: by offset, what is wrong with records that are none in their file; their values are None.
     """
 
     partition: int
     offsets: list[int]
     values: list[bytes | None]
     build_record: Callable[[int], Record]
+    faults: Mapping[int, EventRejected] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -70,11 +74,15 @@ class Fetch:
     def cut(self, begin: int, end: int) -> Fetch:
         """The records from `begin` up to, not including, `end`, of which there must be one at least."""
         offsets, values = self.offsets[begin:end], self.values[begin:end]
-        return Fetch(self.partition, offsets, values, lambda index: self.build_record(begin + index))
+        return Fetch(self.partition, offsets, values, lambda index: self.build_record(begin + index), self.faults)
 
     def record(self, index: int) -> Record:
         """The whole record at `index` among the N."""
         return self.build_record(index)
+
+    def fault(self, index: int, found: EventRejected) -> EventRejected:
+        """What is wrong with the record at `index`: what its source knows, else what was `found` in its value."""
+        return self.faults.get(self.offsets[index], found)
 
 
 class Source(Protocol):

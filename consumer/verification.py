@@ -156,7 +156,7 @@ def _learn_part(
     kept = [index for index in read if index not in poisoned]
     if kept:
         offsets, values = [fetch.offsets[index] for index in kept], [fetch.values[index] for index in kept]
-        lesson.apply(Fetch(fetch.partition, offsets, values, lambda index: fetch.record(kept[index])))
+        lesson.apply(Fetch(fetch.partition, offsets, values, lambda index: fetch.record(kept[index]), fetch.faults))
     if wanted:
         lesson.advance(fetch.cut(0, len(wanted)))
     elif lesson.model.tables.positions().get(fetch.partition, until) < until:  # compaction took the last records

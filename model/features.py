@@ -16,7 +16,7 @@ from flexihash.model.kinds import AS_IT_IS, CATEGORY, NUMBER, TEXT, TIME, find_k
 from flexihash.model.model_errors import FeatureError
 from flexihash.model.murmur import hash_texts
 from flexihash.model.texts import find_words
-from flexihash.model.times import Time, find_epoch, find_time, load_zone, may_be_time
+from flexihash.model.times import SHORTEST, Time, find_epoch, find_time, may_be_time, zone_address
 from flexihash.model.words import PADDING
 from flexihash.model.zones import UTC
 
@@ -68,12 +68,12 @@ class FeatureRules(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def has_kinds(self) -> bool:
         """Whether what a value becomes may depend on its name."""
-        return any((self.categorical_features, self.numeric_features, self.time_features, self.text_features))
+        return bool(self.categorical_features or self.numeric_features or self.time_features or self.text_features)
 
     @property
-    def zone(self) -> NDArray[np.int64]:
-        """The zone, as `model.times` reads it."""
-        return load_zone(self.time_zone)
+    def zone(self) -> int:
+        """The address of the zone, as `model.times` reads it."""
+        return zone_address(self.time_zone)
 
     @property
     def expected_names(self) -> tuple[str, ...]:
@@ -176,7 +176,7 @@ def _flatten_object(
                 "key_too_long",
                 f'"{name[:80]}..." has {len(name)} characters, more than {rules.max_key_length}',
             )
-        if type(value) is str and not has_kinds and not may_be_time(value):
+        if type(value) is str and not has_kinds and (len(value) < SHORTEST or not may_be_time(value)):
             flat.append((name, value))
         else:
             _flatten_value(name, value, rules, depth, flat)

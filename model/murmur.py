@@ -15,6 +15,12 @@ EQUALS = 0x3D
 N_FIELDS = 1 << 31  # of features: the hash of a name, as large as it can be
 
 
+def pack_text(text: str) -> tuple[int, int, int]:
+    """A text of up to 16 bytes as the numbers that `append_text` takes: both halves, and how many bytes it has."""
+    padded = text.encode().ljust(16, b"\0")
+    return int.from_bytes(padded[:8], "little"), int.from_bytes(padded[8:], "little"), len(text.encode())
+
+
 @part
 def rotate(x, n):  # type: ignore[no-untyped-def]
     return np.uint32(x << np.uint32(n)) | np.uint32(x >> np.uint32(32 - n))
@@ -38,6 +44,22 @@ def hash_name(begin, end):  # type: ignore[no-untyped-def]
         h = mix_block(h, word32(begin))
         begin += 4
     return h, low_bytes(word32(begin), end - begin)
+
+
+@part
+def append_text(h, tail, n_tail, text):  # type: ignore[no-untyped-def]
+    """`h`, `tail` and the size of the tail, 0 to 3 bytes, with a text behind that `pack_text` made."""
+    n_bytes = np.int64(text[2])
+    for k in range(0, n_bytes, 4):
+        n = min(n_bytes - k, 4)
+        block = (text[np.uint64(k >> 3)] >> np.uint64(8 * (k & 4))) & np.uint64(0xFFFFFFFF)
+        tail |= block << np.uint64(8 * n_tail)
+        n_tail += n
+        if n_tail >= 4:
+            h = mix_block(h, tail)
+            tail >>= np.uint64(32)
+            n_tail -= 4
+    return h, tail, n_tail
 
 
 @part

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from flexihash.model import contexts, outputs
+from flexihash.model.class_metrics import ClassMetrics
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import Batch
 from flexihash.model.kernel import classes, losses, several, stream
@@ -21,7 +22,7 @@ from flexihash.model.kernel.crossing import MOST_PAIRS, MOST_PRODUCTS
 from flexihash.model.kernel.experts import DIM
 from flexihash.model.kernel.slots import EVENTS
 from flexihash.model.kernel.trees import Trees
-from flexihash.model.metrics import ProgressiveMetrics
+from flexihash.model.label_metrics import LabelMetrics
 from flexihash.model.model_errors import EmbeddingsOff
 from flexihash.model.tables import METRICS_PREFIX, TREES_PREFIX, Tables
 from flexihash.model.tasks import Task
@@ -65,11 +66,9 @@ class OnlineModel:
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         tensors = tables.tensors
-        self.metrics = ProgressiveMetrics(
-            Task.BINARY if tables.config.task.record.number >= 4 else tables.config.task,
-            {name.removeprefix(METRICS_PREFIX): tensors[name] for name in tensors if name.startswith(METRICS_PREFIX)},
-            tables.config.quantile,
-        )
+        names = [name for name in tensors if name.startswith(METRICS_PREFIX)]
+        of_metrics = {name.removeprefix(METRICS_PREFIX): tensors[name] for name in names}
+        self.metrics = outputs.make_metrics(tables.config, of_metrics)
         self._loss = losses.Loss(tables.config.task.record.number, tables.config.quantile, True)
         self._kernel = KERNELS.get(tables.config.task, stream)
         self._tasks = np.array(outputs.list_tasks(tables.config), np.int64)
@@ -135,7 +134,7 @@ class OnlineModel:
         labels = np.ascontiguousarray(labels, np.float64)
         if not len(labels) == len(weights) == len(batch):
             raise ValueError(f"{len(batch)} events have {len(labels)} labels and {len(weights)} weights")
-        is_labelled: NDArray[np.bool_] = np.any(~np.isnan(labels.reshape(len(labels), -1)), axis=1)
+        is_labelled: NDArray[np.bool_] = np.any(~np.isnan(labels), axis=tuple(range(1, labels.ndim)))
         predictions = np.empty((len(batch), *PREDICTED.get(self.config.task, labels.shape[1:])))
         is_learned = np.empty(len(batch), np.bool_)
         events, scratch = self._address(batch), self._scratch_for(batch, self._count_heads(labels))
@@ -148,8 +147,7 @@ class OnlineModel:
                     self._loss, begin, end, events, *to_learn, self._memory, self._contexts, scratch, *found
                 )
                 kept = is_learned[begin:end] & is_labelled[begin:end]
-                if labels.ndim == 1 and self.classes is None:
-                    self.metrics.update(predictions[begin:end][kept], labels[begin:end][kept], weights[begin:end][kept])
+                self.metrics.update(predictions[begin:end][kept], labels[begin:end][kept], weights[begin:end][kept])
                 if next_offsets is not None:
                     self._positions[partition], self._digests[partition] = next_offsets[end - 1], 0
         return Learned(predictions, is_learned)
@@ -227,11 +225,14 @@ class OnlineModel:
 
     def report(self) -> dict[str, Any]:
         """The progressive metrics; see `model.metrics`, and `model.contexts` for those of the embeddings."""
-        return _report(self.metrics, self._context_state)
+        return _report(self.metrics, self._list_titles(), self._context_state)
 
     def copy_report(self) -> Callable[[], dict[str, Any]]:
-        """What makes the report of this moment, later: measuring takes longer than the copy, of half a megabyte."""
-        return partial(_report, deepcopy(self.metrics), deepcopy(self._context_state))
+        """What makes the report of this moment, later: measuring takes longer than the copy, of about a megabyte."""
+        return partial(_report, deepcopy(self.metrics), self._list_titles(), deepcopy(self._context_state))
+
+    def _list_titles(self) -> list[str]:
+        return [] if self.classes is None else self.classes.titles()
 
     def _read(self, batch: Batch) -> tuple[Predictions, NDArray[np.float32]]:
         n_heads = self.config.n_heads
@@ -277,8 +278,8 @@ class OnlineModel:
         return Events(*locate_batch(*arrays))
 
 
-def _report(metrics: ProgressiveMetrics, context_state: torch.Tensor | None) -> dict[str, Any]:
-    report = metrics.report()
+def _report(metrics: outputs.Metrics, titles: Sequence[str], context_state: torch.Tensor | None) -> dict[str, Any]:
+    report = metrics.report(titles) if isinstance(metrics, ClassMetrics | LabelMetrics) else metrics.report()
     if context_state is not None:
         report["embeddings"] = contexts.report(context_state)
     return report

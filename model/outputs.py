@@ -6,15 +6,18 @@ A class is named by its JSON text: ``"AA"``, ``3``, ``true``. It has the next nu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
 import torch
 
+from flexihash.model.class_metrics import ClassMetrics
 from flexihash.model.config import ModelConfig
 from flexihash.model.kernel import experts, mixture, slots
-from flexihash.model.metrics import ProgressiveMetrics
+from flexihash.model.label_metrics import LabelMetrics
+from flexihash.model.metrics import Layout, ProgressiveMetrics
+from flexihash.model.target_metrics import TargetMetrics
 from flexihash.model.tasks import TASKS, Task
 
 KNOWN, NAMES = "heads", "class_names"  # tensors
@@ -23,13 +26,15 @@ NAME_BYTES = 208  # a name, and zeros
 TOO_MANY, OTHER_TYPE = -1, -2  # instead of a class's number
 TYPES = {str: "strings", bool: "booleans", int: "integers"}
 
+Metrics: TypeAlias = ProgressiveMetrics | ClassMetrics | LabelMetrics | TargetMetrics
 
-def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+
+def layout(config: ModelConfig) -> Layout:
     """Names, shapes and types of the tensors; none where there is but one head.
 
     ``heads`` (1,): how many are in use. ``class_names`` (max_classes, NAME_BYTES): JSON texts, and zeros behind them.
     """
-    shapes: dict[str, tuple[tuple[int, ...], torch.dtype]] = {}
+    shapes: Layout = {}
     if config.task.record.has_classes:
         shapes[NAMES] = ((config.max_classes, NAME_BYTES), torch.uint8)
     if shapes or config.targets:
@@ -37,9 +42,28 @@ def layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]
     return shapes
 
 
-def metrics_layout(config: ModelConfig) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def metrics_layout(config: ModelConfig) -> Layout:
     """The same of the progressive metrics."""
-    return ProgressiveMetrics.layout(Task.BINARY if config.task.record.number >= 4 else config.task)
+    match config.task:
+        case Task.MULTICLASS:
+            return ClassMetrics.layout(config.max_classes)
+        case Task.MULTILABEL:
+            return LabelMetrics.layout(config.max_classes)
+        case Task.TARGETS:
+            return TargetMetrics.layout(config.targets)
+    return ProgressiveMetrics.layout(config.task)
+
+
+def make_metrics(config: ModelConfig, tensors: Mapping[str, torch.Tensor]) -> Metrics:
+    """The progressive metrics over these tensors."""
+    match config.task:
+        case Task.MULTICLASS:
+            return ClassMetrics(config.max_classes, tensors)
+        case Task.MULTILABEL:
+            return LabelMetrics(config.max_classes, tensors)
+        case Task.TARGETS:
+            return TargetMetrics(config.targets, tensors, config.quantile)
+    return ProgressiveMetrics(config.task, tensors, config.quantile)
 
 
 def initialize(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> None:
@@ -77,6 +101,10 @@ class ClassNames:
         """Their JSON texts."""
         return [_read(name) for name in self._names[: len(self)]]
 
+    def titles(self) -> list[str]:
+        """The same as keys of JSON objects: strings without their quotes."""
+        return [title_of(text) for text in self.texts()]
+
     def admit(self, names: Sequence[str]) -> list[int]:
         """The numbers of classes; a new one gets the next number, TOO_MANY, or OTHER_TYPE than that of the others.
 
@@ -98,6 +126,11 @@ class ClassNames:
         self._names[len(known), : len(text)] = text
         known[name] = len(known)
         return known[name]
+
+
+def title_of(name: str) -> str:
+    """What a class of this name is called where only strings can be: ``AA``, ``3``, ``true``."""
+    return str(msgspec.json.decode(name)) if name.startswith('"') else name
 
 
 def type_of(name: str) -> type:

@@ -109,8 +109,8 @@ TASKS = {
         number=3,
         metrics=("pinball_loss", "coverage", *OF_QUANTITIES, "baseline_pinball_loss", *BASELINES_OF_QUANTITIES),
     ),
-    Task.MULTICLASS: TaskRecord(number=4, metrics=("log_loss", "accuracy"), has_classes=True),
-    Task.MULTILABEL: TaskRecord(number=5, metrics=("log_loss", "hamming_loss"), has_classes=True),
+    Task.MULTICLASS: TaskRecord(number=4, metrics=OF_CLASSES, has_classes=True),
+    Task.MULTILABEL: TaskRecord(number=5, metrics=OF_LABELS, has_classes=True),
     Task.TARGETS: TaskRecord(number=6, metrics=()),  # each target has those of its own task
 }
 

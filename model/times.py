@@ -28,6 +28,7 @@ AT_UTC, AT_WALL = 0, 1  # by which clock a change of the offset is looked up
 # apart, up to the year 5138. Numbers beyond are no times.
 MOST_SECONDS, MOST_MILLIS, MOST_MICROS, MOST_NANOS = 1e11, 1e14, 1e17, 1e20
 
+SHORTEST = 10  # characters of a time: a date
 MAX_FRACTION_DIGITS = 9  # of a second; those behind are passed over
 POWERS_OF_TEN = np.array([10.0**power for power in range(MAX_FRACTION_DIGITS + 1)])
 DAYS_OF_MONTHS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
@@ -73,26 +74,32 @@ def load_zone(name: str) -> NDArray[np.int64]:
     return np.array([len(changes), first, *chain.from_iterable(changes)], np.int64)
 
 
+@cache
+def zone_address(name: str) -> int:
+    """Where a zone lies; see `load_zone`."""
+    return load_zone(name).ctypes.data
+
+
 def may_be_time(text: str) -> bool:
     """Whether it is worth the while to look closer."""
-    return text[4:5] == "-" and text[7:8] == "-" and text.isascii()
+    return len(text) >= SHORTEST and text[4:5] == "-" and text[7:8] == "-" and text.isascii()
 
 
-def find_time(text: str, zone: NDArray[np.int64]) -> Time | None:
+def find_time(text: str, zone: int) -> Time | None:
     """The time that an ASCII text is, if it obviously is one: a date, or a date and a time of day, in full."""
     message = np.frombuffer(text.encode() + PADDING, np.uint8)
-    return _make_time(read_text(message.ctypes.data, len(text), zone.ctypes.data))
+    return _make_time(read_text(message.ctypes.data, len(text), zone))
 
 
-def find_epoch(number: float, zone: NDArray[np.int64]) -> Time | None:
+def find_epoch(number: float, zone: int) -> Time | None:
     """The time that a number of seconds or smaller units is, unless it is too large."""
-    return _make_time(read_number_as_time(number, zone.ctypes.data))
+    return _make_time(read_number_as_time(number, zone))
 
 
 def warm_up() -> None:
     """Compiles or loads what reads times."""
-    find_time("1970-01-01", load_zone(UTC))
-    find_epoch(0.0, load_zone(UTC))
+    find_time("1970-01-01", zone_address(UTC))
+    find_epoch(0.0, zone_address(UTC))
 
 
 def _make_time(found: tuple[int, float, int]) -> Time | None:
@@ -218,13 +225,13 @@ def read_time(i, end, zone):  # type: ignore[no-untyped-def]
     Behind the text stands a byte that is no digit, sign, letter or other mark of a time.
     """
     none = NO_TIME, 0.0, 0
-    if end - i < 10:
+    if end - i < SHORTEST:
         return none
     days, has_date = read_date(i)
     if not has_date:
         return none
     wall_s, fraction, form, offset_s = days * DAY_S, 0.0, DATE, 0
-    i += 10
+    i += SHORTEST
     if i != end:
         if byte(i) | LOWER != LOWER_T and byte(i) != SPACE:
             return none

@@ -1,12 +1,12 @@
 """The test producer: streams of events to learn from, replayed into a topic or a file at a chosen rate.
 
-A stream is an iterator of events (`flights`, `synthetic`) or of their bytes (`read_events`); `encode` turns the first
-into the second; `replay` sends bytes, `write` puts them in a file.
+A stream is an iterator of events (`flights`, `synthetic`); `encode` turns them into bytes, which `replay` sends, and
+`write` puts in a file.
 """
 
 from flexihash.producer.events import Event, encode
 from flexihash.producer.flights import flights
-from flexihash.producer.ndjson import read_events, write
+from flexihash.producer.ndjson import write
 from flexihash.producer.pacing import Replayed, replay
 from flexihash.producer.producer_errors import EventFileError, FlightsMissingError, ProducerError, RateError
 from flexihash.producer.synthetic import SyntheticStream, synthetic
@@ -21,7 +21,6 @@ __all__ = [
     "SyntheticStream",
     "encode",
     "flights",
-    "read_events",
     "replay",
     "synthetic",
     "write",

@@ -1,7 +1,7 @@
 """What can go wrong while producing events.
 
 ProducerError
-├── EventFileError        a file of events cannot be read or written
+├── EventFileError        a file of events cannot be written
 ├── FlightsMissingError   the package that holds the flights is not installed
 └── RateError             a rate that is not above zero (a ValueError too)
 """
@@ -12,7 +12,7 @@ class ProducerError(Exception):
 
 
 class EventFileError(ProducerError):
-    """A file of events cannot be read or written."""
+    """A file of events cannot be written."""
 
 
 class FlightsMissingError(ProducerError):

@@ -7,6 +7,7 @@ from flexihash.consumer.consumer_errors import (
     Fault,
     Fenced,
     IdentityChanged,
+    LabelMissing,
     LabelsUnfit,
     PositionOutOfRange,
     RecordChanged,
@@ -28,9 +29,10 @@ FAULTS = {
 }
 
 OTHER_TASKS = {
-    Task.BINARY: ", or choose --task regression for quantities, or counts for counts; a class can be learned as yes or"
-    " no, with 1 for it and 0 for all others",
+    Task.BINARY: ", or choose --task regression for quantities, or counts for counts; multiclass, where whole"
+    " numbers are names of classes",
     Task.COUNTS: ", or choose --task regression for quantities that may be negative",
+    Task.MULTICLASS: ", or choose --task regression for quantities",
 }
 
 
@@ -89,6 +91,10 @@ def _advice(error: object) -> str:
             )
         case TopicNotFound():
             return "; `flexihash serve --create-topic` makes it at its start"
+        case LabelMissing():
+            return "; --label names that of the label"
+        case LabelsUnfit(are_texts=True):
+            return "; choose --task multiclass, where they are classes"
         case LabelsUnfit(task=task):
             return f"; mend them{OTHER_TASKS.get(task, '')}"
         case EmbeddingsOff():

@@ -24,10 +24,10 @@ class LearnedModel(NamedTuple):
     model: OnlineModel
     format: EventFormat
 
-    def make_decoder(self) -> EventDecoder:
-        """What reads events, labelled or not."""
+    def make_decoder(self, format: EventFormat) -> EventDecoder:
+        """What reads events that are written so, labelled or not."""
         config = self.model.config
-        return EventDecoder(self.format, config.task, config.n_rows, needs_label=False)
+        return EventDecoder(format, config.task, config.n_rows, needs_label=False)
 
 
 def open_checkpoint(path: Path, features_field: str | None = None) -> LearnedModel:

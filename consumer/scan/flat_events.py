@@ -8,7 +8,7 @@ import numpy as np
 from numba import types
 
 from flexihash.consumer.envelopes import HEADER_BYTES
-from flexihash.consumer.scan.book import SIDES_SHIFT, UNDECIDED, find_in_book
+from flexihash.consumer.scan.book import SIDES_SHIFT, UNDECIDED, find_in_book, follow_book, role_in_book
 from flexihash.consumer.scan.flat_features import LEAVE, add_absent, add_features
 from flexihash.consumer.scan.layout import (
     AMONG_FEATURES,
@@ -62,7 +62,6 @@ class Limits(NamedTuple):
         max_words: of a text.
         expected, n_expected: names that mean something where an event lacks them: the address of what `pack_names`
             gives, and how many.
-        spare: the address of memory for a name and what is put behind it.
         has_texts: some strings are texts.
     """
 
@@ -84,7 +83,6 @@ class Limits(NamedTuple):
     max_words: int
     expected: int
     n_expected: int
-    spare: int
     has_texts: bool
 
 
@@ -121,7 +119,7 @@ def find_text(begin, end, book, labels, found, message):  # type: ignore[no-unty
     code = np.int64(UNDECIDED)
     if end - begin <= MOST_TEXT_BYTES:
         h, tail = hash_name(begin, end)
-        code = find_in_book(begin, end - begin, h, tail, book)
+        code = role_in_book(find_in_book(begin, end - begin, h, tail, book))
     if code & UNDECIDED:
         store(found.spans + 16 * message, begin - found.buffer)
         store(found.spans + 16 * message + 8, end - found.buffer)
@@ -147,6 +145,7 @@ def scan_event(event, end, layout, books, limits, slots, found, message, first):
     met = np.int64(0)  # bits of names
     inside = layout  # the object that is scanned
     last = layout  # the entry of its last name that means something, or itself
+    known = books[0].entries  # the entry in the book of the last feature
     run = np.int64(0)  # where names begin that mean nothing
     others, marks = signed64(inside + 8), word64(inside + 24)
     has_features = others == AMONG_FEATURES
@@ -218,15 +217,15 @@ def scan_event(event, end, layout, books, limits, slots, found, message, first):
                         return left
                     of_book = np.int64(0)
                     if limits.has_patterns:
-                        of_book = find_in_book(name, n_name, h, tail, books[0])
+                        known = follow_book(known, name, n_name, h, tail, books[0])
+                        of_book = role_in_book(known)
                         is_undecided |= of_book & UNDECIDED != 0
                     if not of_book & IGNORED:
                         if not is_new_name(event, name, n_name, h, tail, slots):
                             return left
-                        n, more = add_features(found, n, name, n_name, (h, tail), value, of_book, limits, books[0])
+                        n = add_features(found, n, (h, tail), n_name, value, of_book, known, limits)
                         if n == LEAVE:
                             return left
-                        is_undecided |= more != 0
                 if role & LABEL and kind != NULL:
                     target = signed64(entry + 32)
                     label = read_label(kind, x, target, limits)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexihash.consumer.scan.book import KIND_SHIFT, KINDS, MISSING, SIDES_SHIFT, UNDECIDED, find_in_book
+from flexihash.consumer.scan.book import KIND_SHIFT, KINDS, MISSING, SIDES_SHIFT, role_of_part
 from flexihash.consumer.scan.layout import IGNORED
-from flexihash.consumer.scan.names import KNOWN, NEW, UNSURE, find_slot
+from flexihash.consumer.scan.names import NEW, UNSURE, find_slot
 from flexihash.consumer.scan.text import QUOTE, SPACE
 from flexihash.consumer.scan.values import (
     FRACTION,
@@ -25,27 +25,26 @@ from flexihash.model import features
 from flexihash.model.compiled import part
 from flexihash.model.kernel.vectors import store
 from flexihash.model.kinds import AS_IT_IS, CATEGORY, NUMBER, TEXT, TIME
-from flexihash.model.murmur import N_FIELDS, hash_name, row_of_category, row_of_number
+from flexihash.model.murmur import (
+    N_FIELDS,
+    append_text,
+    end_hash,
+    hash_name,
+    pack_text,
+    row_of_category,
+    row_of_number,
+)
 from flexihash.model.texts import LEFT as ODD_LETTER
 from flexihash.model.texts import LOWERED, N_LETTERS
-from flexihash.model.times import DATE, LABELS, NO_TIME, PARTS, WEEKDAY, find_label, read_epoch, read_time
-from flexihash.model.words import byte, signed64, word64
+from flexihash.model.times import DATE, LABELS, NO_TIME, PARTS, SHORTEST, WEEKDAY, find_label, read_epoch, read_time
+from flexihash.model.words import byte, signed64
 
 LEAVE = -1  # instead of the next feature's number: the long way has to see this
-ROOM = 48  # bytes that may come behind a name to make another one and its value of it
-MISSING_WORD = np.uint64(int.from_bytes(features.MISSING.encode(), "little"))
-N_MISSING = len(features.MISSING)
 
-
-def _pack(texts: tuple[str, ...]) -> list[tuple[int, int, int]]:
-    """Of texts of up to 16 bytes: both halves and the length."""
-    padded = [text.encode().ljust(16, b"\0") for text in texts]
-    halves = [[int.from_bytes(one[begin : begin + 8], "little") for begin in (0, 8)] for one in padded]
-    return [(first, second, len(text)) for (first, second), text in zip(halves, texts, strict=True)]
-
-
-PART_NAMES = np.array(_pack(tuple(f".{part}" for part in PARTS)), np.uint64)
-PART_VALUES = np.array(_pack(LABELS), np.uint64)
+# What comes behind a name.
+MISSING_VALUE = np.array(pack_text(f"={features.MISSING}"), np.uint64)
+PART_NAMES = np.array([pack_text(f".{name}") for name in PARTS], np.uint64)
+PART_VALUES = np.array([pack_text(f"={label}") for label in LABELS], np.uint64)
 
 
 @part
@@ -83,49 +82,47 @@ def add_plain(found, n, name_hash, n_name, value, limits):  # type: ignore[no-un
 @part
 def may_be_time(value):  # type: ignore[no-untyped-def]
     kind, begin, end = value[0], value[2], value[3]
-    return kind == STRING and end - begin >= 10 and byte(begin + 4) == MINUS and byte(begin + 7) == MINUS
+    return kind == STRING and end - begin >= SHORTEST and byte(begin + 4) == MINUS and byte(begin + 7) == MINUS
 
 
 @part
-def add_features(found, n, name, n_name, name_hash, value, role, limits, book):  # type: ignore[no-untyped-def]
-    """Writes what a name and its value give, from feature `n` on.
+def add_features(found, n, name_hash, n_name, value, role, entry, limits):  # type: ignore[no-untyped-def]
+    """Writes what a name and its value give, from feature `n` on; returns the next one's number, or LEAVE.
 
-    Returns:
-        The next feature's number, or LEAVE; and UNDECIDED where a name is new to the book, else 0.
+    `role` and `entry` are those in the book; without patterns 0 and any.
     """
-    first = n
     if role & KINDS or may_be_time(value):
-        return add_by_kind(found, n, name, n_name, name_hash, value, role, limits, book)
-    return set_sides(found, first, add_plain(found, n, name_hash, n_name, value, limits), role, limits), 0
+        return add_by_kind(found, n, name_hash, n_name, value, role, entry, limits)
+    return set_sides(found, n, add_plain(found, n, name_hash, n_name, value, limits), role, limits)
 
 
 @part
-def add_by_kind(found, n, name, n_name, name_hash, value, role, limits, book):  # type: ignore[no-untyped-def]
+def add_by_kind(found, n, name_hash, n_name, value, role, entry, limits):  # type: ignore[no-untyped-def]
     """As `add_features`, where the name has a kind, a null may mean something, or the value may be a time."""
     first = n
     what, x, begin, end, _ = value
     kind = (role >> KIND_SHIFT) & 7
     is_text = what == STRING
     if what == NULL:
-        return add_missing(found, n, name_hash, n_name, role, limits), 0
+        return add_missing(found, n, name_hash, n_name, role, limits)
     if is_text and kind == TEXT:
         n = add_words(found, n, name_hash, n_name, begin, end, limits)
         if n == first:
-            return add_missing(found, n, name_hash, n_name, role, limits), 0
-        return set_sides(found, first, n, role, limits), 0
+            return add_missing(found, n, name_hash, n_name, role, limits)
+        return set_sides(found, first, n, role, limits)
     if is_text and (kind == AS_IT_IS or kind == TIME):
         time = read_time(begin, end, limits.zone)
         if time[0] != NO_TIME:
-            return add_time(found, n, name, n_name, name_hash, time, role, limits, book)
+            return add_time(found, n, name_hash, n_name, time, role, entry, limits)
     if is_text and (kind == NUMBER or kind == TIME):
         what, x = read_text_number(begin, end)
     if what == OTHER or (what == FRACTION and kind == CATEGORY and not is_shortest(begin, end, x)):
-        return LEAVE, 0
+        return LEAVE
     is_number = what == INTEGER or what == FRACTION
     if is_number and kind == TIME:
         time = read_epoch(x, limits.zone)
         if time[0] != NO_TIME:
-            return add_time(found, n, name, n_name, name_hash, time, role, limits, book)
+            return add_time(found, n, name_hash, n_name, time, role, entry, limits)
         if is_text:
             is_number, what = False, STRING
     h, tail = name_hash
@@ -134,7 +131,7 @@ def add_by_kind(found, n, name, n_name, name_hash, value, role, limits, book):  
         n = add_feature(found, n, field & (limits.n_rows - 1), x + 0.0, True, field)
     if kind == CATEGORY or not is_number or (what == INTEGER and kind != NUMBER):
         n = add_feature(found, n, row_of_category(h, tail, n_name, begin, end, limits.n_rows), 1.0, False, field)
-    return set_sides(found, first, n, role, limits), 0
+    return set_sides(found, first, n, role, limits)
 
 
 @part
@@ -155,10 +152,17 @@ def add_missing(found, n, name_hash, n_name, role, limits):  # type: ignore[no-u
     if not role & MISSING:
         return n
     h, tail = name_hash
-    store(limits.spare, MISSING_WORD)
-    row = row_of_category(h, tail, n_name, limits.spare, limits.spare + N_MISSING, limits.n_rows)
-    added = add_feature(found, n, row, 1.0, False, row_of_number(h, tail, n_name, N_FIELDS))
+    field = row_of_number(h, tail, n_name, N_FIELDS)
+    added = add_appended(found, n, h, tail, n_name, MISSING_VALUE, field, limits)
     return set_sides(found, n, added, role, limits)
+
+
+@part
+def add_appended(found, n, h, tail, n_bytes, text, field, limits):  # type: ignore[no-untyped-def]
+    """The category that a hash underway over `n_bytes` bytes becomes with a text behind; the next feature's number."""
+    h, tail, n_tail = append_text(h, tail, n_bytes & 3, text)
+    row = end_hash(h, tail, n_tail, n_bytes + np.int64(text[2]), limits.n_rows)
+    return add_feature(found, n, row, 1.0, False, field)
 
 
 @part
@@ -180,47 +184,24 @@ def add_absent(found, n, event, slots, limits):  # type: ignore[no-untyped-def]
 
 
 @part
-def add_time(found, n, name, n_name, name_hash, time, role, limits, book):  # type: ignore[no-untyped-def]
-    """A time's seconds, and what the clock on the wall shows, as features with names of their own."""
+def add_time(found, n, name_hash, n_name, time, role, entry, limits):  # type: ignore[no-untyped-def]
+    """A time's seconds, and what the clock on the wall shows, ``name.hour=17``, as features with names of their own."""
     h, tail = name_hash
     form, seconds, wall_s = time
     field = row_of_number(h, tail, n_name, N_FIELDS)
     added = add_feature(found, n, field & (limits.n_rows - 1), seconds + 0.0, True, field)
     n = set_sides(found, n, added, role, limits)
-    met = 0
     for which in range(len(PARTS)):
-        if form != DATE or which == WEEKDAY:
-            n, role = add_part(found, n, name, n_name, which, wall_s, limits, book)
-            met |= role & UNDECIDED
-    return n, met
-
-
-@part
-def add_part(found, n, name, n_name, which, wall_s, limits, book):  # type: ignore[no-untyped-def]
-    """A part of a time, ``name.hour=17``; returns the next feature's number and the role of ``name.hour``."""
-    for k in range(0, n_name, 8):
-        store(limits.spare + k, word64(name + k))
-    end = limits.spare + n_name
-    n_part = n_name + put(end, PART_NAMES, which)
-    h, tail = hash_name(limits.spare, limits.spare + n_part)
-    role = np.int64(0)
-    if limits.has_patterns:
-        role = find_in_book(limits.spare, n_part, h, tail, book)
-        if role & IGNORED:
-            return n, role
-    begin = limits.spare + n_part
-    end = begin + put(begin, PART_VALUES, find_label(which, wall_s))
-    row = row_of_category(h, tail, n_part, begin, end, limits.n_rows)
-    added = add_feature(found, n, row, 1.0, False, row_of_number(h, tail, n_part, N_FIELDS))
-    return set_sides(found, n, added, role, limits), role
-
-
-@part
-def put(place, texts, which):  # type: ignore[no-untyped-def]
-    """Writes one of the texts that `_pack` made; returns how long it is."""
-    store(place, texts[which, 0])
-    store(place + 8, texts[which, 1])
-    return np.int64(texts[which, 2])
+        role = role_of_part(entry, which) if limits.has_patterns else 0
+        if (form == DATE and which != WEEKDAY) or role & IGNORED:
+            continue
+        part_h, part_tail, n_tail = append_text(h, tail, n_name & 3, PART_NAMES[which])
+        n_part = n_name + np.int64(PART_NAMES[which, 2])
+        field = end_hash(part_h, part_tail, n_tail, n_part, N_FIELDS)
+        value = PART_VALUES[find_label(which, wall_s)]
+        added = add_appended(found, n, part_h, part_tail, n_part, value, field, limits)
+        n = set_sides(found, n, added, role, limits)
+    return n
 
 
 @part
@@ -241,36 +222,35 @@ def read_letter(i):  # type: ignore[no-untyped-def]
 def add_words(found, n, name_hash, n_name, begin, end, limits):  # type: ignore[no-untyped-def]
     """The words of a text, each once; the next feature's number, or LEAVE.
 
-    They are written in lower case, each with a quote behind it, to where the text would lie in a copy of all messages.
+    They are written in lower case, each with a quote behind it, to where the text would lie in a copy of all messages:
+    eight bytes at once, or they could not be read again at once.
     """
     h, tail = name_hash
     field = row_of_number(h, tail, n_name, N_FIELDS)
     most = n + limits.max_words
-    i = word = begin
-    while n < most:
-        lowered, size = read_letter(i)  # at the end that is the quote, which parts words
-        if lowered == ODD_LETTER:
+    i, at, n_word = begin, begin + found.words, 0
+    packed = np.uint64(0)  # what of the word is not written yet
+    while n < most and i <= end:
+        letter, size = read_letter(i)  # at the end that is the quote, which parts words
+        if letter == ODD_LETTER:
             return LEAVE
-        if lowered != 0:
-            if size == 1:
-                store(i + found.words, np.uint8(lowered))
-            else:
-                store(i + found.words, np.uint16(lowered))
-        elif i > word:
-            at = word + found.words
-            n_word = i - word
-            store(at + n_word, np.uint8(QUOTE))
-            word_h, word_tail = hash_name(at, at + n_word)
-            place, is_known = find_slot(begin + found.words, at, n_word, word_h, word_tail, found.word_slots)
+        i += size
+        if letter != 0:
+            packed |= np.uint64(letter) << np.uint64(8 * (n_word & 7))
+            n_word += size
+            if n_word & 7 < size:
+                store(at + (n_word & ~7) - 8, packed)
+                packed = np.uint64(letter) >> np.uint64(8 * (size - (n_word & 7)))
+            continue
+        if n_word > 0:
+            store(at + (n_word & ~7), packed | np.uint64(QUOTE) << np.uint64(8 * (n_word & 7)))
+            hashed = row_of_category(h, tail, n_name, at, at + n_word, N_FIELDS)
+            first = begin + found.words
+            place, is_known = find_slot(first, at, n_word, np.uint32(hashed), np.uint64(0), found.word_slots)
             if is_known == UNSURE:
                 return LEAVE
-            if is_known != KNOWN:
+            if is_known == NEW:
                 store(place, at)
-                row = row_of_category(h, tail, n_name, at, at + n_word, limits.n_rows)
-                n = add_feature(found, n, row, 1.0, False, field)
-        if lowered == 0:
-            word = i + size
-            if i >= end:
-                break
-        i += size
+                n = add_feature(found, n, hashed & (limits.n_rows - 1), 1.0, False, field)
+        at, n_word, packed = i + found.words, 0, np.uint64(0)
     return n

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from flexihash.consumer.scan.book import NameBook
-from flexihash.consumer.scan.flat_events import Limits, scan_event
+from flexihash.consumer.scan.flat_events import LEFT, Limits, scan_event
 from flexihash.consumer.scan.names import SLOT_BITS
 from flexihash.consumer.scan.runs import RUN_NUMBERS
 from flexihash.model.compiled import entry
@@ -98,8 +98,9 @@ def _scan_once(
     np.cumsum(np.fromiter(map(len, present), np.int64, len(present)) + 1, out=starts[1:])
     joined = b"\0".join([*present, PADDING])
     buffer = np.frombuffer(joined, np.uint8)
-    # The shortest feature, `"":1,`, takes five bytes and gives two; a time gives four.
-    most = len(buffer) // (1 if limits.has_patterns else 2) + limits.n_expected * len(present)
+    # The shortest feature, `"":1,`, takes five bytes and gives two. A time gives four, so that there may be too little
+    # room for messages of nothing else: but for one of them there is.
+    most = len(buffer) // 2 + int(np.diff(starts).max(initial=0)) + limits.n_expected * len(present)
     scanned = Scanned(
         outcomes=np.empty(len(present), np.uint8),
         offsets=np.zeros(len(present) + 1, np.int64),
@@ -153,9 +154,11 @@ def scan_messages(buffer, starts, layout, books, limits, beside, scanned):  # ty
     for message in range(len(starts) - 1):
         begin = buffer.ctypes.data + starts[message]
         end = buffer.ctypes.data + starts[message + 1] - 1
-        outcome, n, weight = scan_event(
-            begin, end, layout.ctypes.data, books, limits, slots.ctypes.data, found, message, n
-        )
+        outcome, weight = LEFT, 1.0
+        if n + end - begin + limits.n_expected <= len(rows):
+            outcome, n, weight = scan_event(
+                begin, end, layout.ctypes.data, books, limits, slots.ctypes.data, found, message, n
+            )
         store(found.outcomes + message, np.uint8(outcome))
         store(found.offsets + 8 * (message + 1), n)
         store(found.weights + 8 * message, weight)

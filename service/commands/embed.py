@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flexihash.service.commands.options import EventsFile
+from flexihash.service.commands.options import EventsFile, FileFormat, parse_format
 from flexihash.service.commands.outcome import EXIT_FINDING, EXIT_INTERRUPTED, AsJson, Outcome, fail, say, show
 from flexihash.service.signals import stop_signals
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
+    from flexihash.consumer.formats.file_source import FileSource
     from flexihash.model.pooled import Choice
     from flexihash.service.learned_model import LearnedModel
 
@@ -50,6 +51,7 @@ class Written(Outcome):
 def embed(
     file: EventsFile,
     out: Annotated[Path, typer.Option(help="File to write, for numpy.load; one that is there is replaced.")],
+    file_format: FileFormat = None,
     checkpoint: Annotated[
         Path | None,
         typer.Option(
@@ -83,10 +85,12 @@ def embed(
     Labels are not needed, and mean nothing. The service may go on meanwhile: nothing is learned, and nothing written
     but the vectors.
     """
+    from flexihash.consumer.formats.file_source import FileSource
     from flexihash.service.commands.progress import byte_progress
     from flexihash.service.learned_model import open_checkpoint
     from flexihash.service.settings import load_settings
 
+    source = FileSource(file, parse_format(file_format))
     choice = _choose(kind=kind, pooling=pooling, normalize=normalize)
     learned = open_checkpoint(checkpoint or load_settings().checkpoints, features_field)
     choice.resolve(learned.model.config)
@@ -94,7 +98,7 @@ def embed(
     try:
         with stop_signals() as stop, byte_progress(is_shown=not as_json) as on_progress, part.open("wb") as file_out:
             written = Written(str(out), str(learned.path))
-            _embed(file, learned, choice, written, file_out, on_progress, stop)
+            _embed(source, learned, choice, written, file_out, on_progress, stop)
         if stop.is_set():
             fail("interrupted; nothing was written", EXIT_INTERRUPTED)
         if not written.events:
@@ -118,7 +122,7 @@ def _choose(**given: Any) -> Choice:
 
 
 def _embed(
-    path: Path,
+    source: FileSource,
     learned: LearnedModel,
     choice: Choice,
     written: Written,
@@ -126,23 +130,23 @@ def _embed(
     on_progress: Callable[[int, int, int], None],
     stop: StopSignal,
 ) -> None:
-    """Writes the vectors of `path` behind a head that is written anew when it is known how many they are."""
+    """Writes the vectors of a file behind a head that is written anew when it is known how many they are."""
     import torch
 
-    from flexihash.consumer.files import FileSource, line_number
     from flexihash.model.pooled import embed, write_head
 
     torch.set_num_threads(1)  # each piece is little work
-    decoder, started = learned.make_decoder(), time.perf_counter()
     out.write(write_head(0, 0))
-    with closing(FileSource(path)) as source:
+    with closing(source):
+        decoder, started = learned.make_decoder(source.fit(learned.format)), time.perf_counter()
         source.start({})
         while not source.is_at_end and not stop.is_set():
             for fetch in source.poll(0.0):
                 decoded = decoder.decode(fetch.values)
                 if decoded.rejections:
                     place, rejected = decoded.rejections[0]
-                    fail(f"{path}:{line_number(path, fetch.offsets[place])}: {rejected}; nothing was written")
+                    fault = fetch.fault(place, rejected)
+                    fail(f"{source.place(fetch.offsets[place])}: {fault}; nothing was written")
                 embedded = embed(learned.model, decoded.batch, choice)
                 out.write(embedded.vectors.tobytes())
                 written.numbers = embedded.vectors.shape[1]

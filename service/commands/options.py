@@ -16,6 +16,8 @@ import typer
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
 
+    from flexihash.consumer.formats.reader import Format
+
 Command = Callable[..., None]
 Mark = TypeVar("Mark")
 
@@ -28,8 +30,18 @@ SINGLE_BREAK = re.compile(r"(?<!\n)\n(?!\n)")
 EventsFile = Annotated[
     Path,
     typer.Argument(
-        help="Events, one JSON object a line; gzipped where the name ends in .gz; - reads standard input.",
-        metavar="FILE.ndjson[.gz]|-",
+        help="A table (CSV, TSV, Parquet) or events, one JSON object a line (NDJSON); packed by zstd where the name "
+        "ends in .zst, gzipped where the name ends in .gz; - reads standard input.",
+        metavar="FILE|-",
+    ),
+]
+FileFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="What the file holds, where neither its name nor its first bytes say it.",
+        metavar="ndjson|csv|parquet",
+        show_default=False,
     ),
 ]
 AS_THEY_ARE = (bool, int, float, Path)  # the types that are read from the command line; all others by the setting
@@ -120,6 +132,19 @@ def _describe_value(field: FieldInfo) -> str | None:
 
 def _find_mark(field: FieldInfo, kind: type[Mark]) -> Mark | None:
     return next((one for one in field.metadata if isinstance(one, kind)), None)
+
+
+def parse_format(text: str | None) -> Format | None:
+    """The format of a file; None where its name or its first bytes say it.
+
+    Raises:
+        BadParameter: there is no such format.
+    """
+    from flexihash.consumer.formats.reader import Format
+
+    if text is not None and text not in [*Format]:
+        raise typer.BadParameter(f"{text} is none of {', '.join(Format)}", param_hint="--format")
+    return Format(text) if text is not None else None
 
 
 def parse_rate(text: str) -> float | None:

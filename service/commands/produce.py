@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flexihash.service.commands.options import RATE, parse_rate, takes
+from flexihash.service.commands.options import RATE, FileFormat, parse_format, parse_rate, takes
 from flexihash.service.commands.outcome import AsJson, Outcome, say, show
 from flexihash.service.signals import stop_signals
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from flexihash.consumer.formats.file_source import FileSource
+    from flexihash.consumer.formats.reader import Format
     from flexihash.producer.pacing import Replayed
 
 STDOUT = "-"
@@ -42,13 +45,15 @@ def produce(
         str,
         typer.Argument(
             help="flights: real flights from New York in 2013, were they late? synthetic: endless events with known "
-            "weights. Else a file of events, one JSON object a line; - is standard input.",
+            "weights. Else a file of events, one JSON object a line (NDJSON), or a table (CSV, TSV, Parquet) of which "
+            "each row is one; - is standard input.",
             metavar="flights|synthetic|FILE",
         ),
     ],
     rate: Annotated[
         str, typer.Option("--rate", help="Events a second, or max for as many as the broker takes.", metavar=RATE)
     ] = "max",
+    file_format: FileFormat = None,
     limit: Annotated[int | None, typer.Option(help="Stop after so many events.", min=1)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Write a file instead of sending to a topic; - is standard output.")
@@ -64,7 +69,7 @@ def produce(
     if out is not None and source == "synthetic" and limit is None:
         raise typer.BadParameter("is needed with --out: synthetic events never end", param_hint="--limit")
     events_per_second = parse_rate(rate)
-    events, n_events = _open_source(source, limit)
+    events, n_events = _open_source(source, limit, parse_format(file_format))
     with event_progress(source, n_events) as on_progress:
         if out is not None:
             from flexihash.producer.ndjson import write
@@ -80,14 +85,13 @@ def produce(
     )
 
 
-def _open_source(source: str, limit: int | None) -> tuple[Iterator[bytes], int | None]:
+def _open_source(source: str, limit: int | None, format: Format | None) -> tuple[Iterator[bytes], int | None]:
     """The events' bytes, and how many there will be where that is known."""
     from itertools import islice
 
     from flexihash.producer import flights, synthetic
     from flexihash.producer.events import encode
     from flexihash.producer.flights import N_FLIGHTS
-    from flexihash.producer.ndjson import read_events
 
     match source:
         case "flights":
@@ -95,7 +99,25 @@ def _open_source(source: str, limit: int | None) -> tuple[Iterator[bytes], int |
         case "synthetic":
             return encode(synthetic(limit)), limit
         case _:
-            return islice(read_events(Path(source)), limit), limit
+            return islice(read_file(Path(source), format), limit), limit
+
+
+def read_file(path: Path, format: Format | None) -> Iterator[bytes]:
+    """The events of a file; what is no row of its table comes as it is, for a learner to reject."""
+    from flexihash.consumer.formats.file_source import FETCH_LINES, FileSource
+    from flexihash.consumer.formats.packing import STDIN
+
+    source = FileSource(path, format)
+    source.open()  # what cannot be read is told before anything is sent
+    n_records = FETCH_LINES if path != STDIN else 1  # what is piped is sent as it comes
+    return _read_values(source, n_records)
+
+
+def _read_values(source: FileSource, n_records: int) -> Iterator[bytes]:
+    with closing(source):
+        while values := source.read_portion(n_records).values:
+            for value in values:
+                yield value.rstrip(b"\r\n")
 
 
 def _send(

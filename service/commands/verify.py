@@ -140,7 +140,7 @@ def _find_topic(path: Path, manifest: Manifest) -> str:
 
 def _open_log(topic: str, settings: Settings) -> Source:
     """A file's positions are under its whole path, which no topic's name can be."""
-    from flexihash.consumer.files import FileSource
+    from flexihash.consumer.formats.file_source import FileSource
     from flexihash.consumer.kafka.source import KafkaSource
     from flexihash.consumer.kafka.topic import Topic
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from flexihash.consumer.decoding import EventDecoder
-from flexihash.consumer.files import FileSource
+from flexihash.consumer.formats.file_source import FileSource
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.source import KafkaSource
 from flexihash.consumer.kafka.topic import Topic

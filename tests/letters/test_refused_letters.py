@@ -25,7 +25,7 @@ from kafka.admin import (
 from flexihash.consumer import courier
 from flexihash.consumer.consumer_errors import DeadLetterError
 from flexihash.consumer.decoding import EventDecoder
-from flexihash.consumer.files import FileSource
+from flexihash.consumer.formats.file_source import FileSource
 from flexihash.consumer.kafka.connection import KafkaConnection
 from flexihash.consumer.kafka.source import KafkaSource
 from flexihash.consumer.kafka.topic import Topic

@@ -162,3 +162,15 @@ def test_every_letter_that_is_scanned_is_what_python_says() -> None:
     messages = [f'{{"features":{{"t":"Ab{letter}c {letter}"}},"label":1}}'.encode() for letter in letters]
     assert_same(decoder, messages)
     assert decoder.n_left - len(messages) < 340  # marks that join letters, and few others
+
+
+@pytest.mark.parametrize("n_messages", [1, 2, 50])
+def test_more_times_than_there_is_room_for_are_left(n_messages: int) -> None:
+    """Four features for five bytes, and more for none where names are expected."""
+    decoder = decoder_of(time_features=("*",), missing_features=tuple(f"m{k}" for k in range(40)))
+    members = ",".join(f'"{chr(97 + k)}":0' for k in range(26))
+    messages = [b'{"features":{%b},"label":1}' % members.encode()] * n_messages
+    decoded = decoder.decode(messages)
+    assert np.diff(decoded.batch.offsets).tolist() == [26 * 4 + 40] * n_messages
+    assert decoder.n_left < max(n_messages, 2) // 2
+    assert_same(decoder, messages)

@@ -18,6 +18,7 @@ import msgspec
 import pytest
 
 from flexihash import producer
+from flexihash.consumer.consumer_errors import FileUnreadable
 from flexihash.producer import (
     Event,
     EventFileError,
@@ -26,12 +27,12 @@ from flexihash.producer import (
     RateError,
     encode,
     flights,
-    read_events,
     replay,
     synthetic,
     write,
 )
 from flexihash.producer.flights import N_FLIGHTS
+from flexihash.service.commands.produce import read_file
 
 LINES = [b'{"features":{"color":"red"},"label":1}', b"not json", b'{"features": {"caf\xc3\xa9": 2.5}}  ']
 
@@ -167,7 +168,7 @@ def test_what_is_written_is_read_back_as_it_was(tmp_path: Path, name: str) -> No
     path = tmp_path / name
     written = write(LINES, path)
     assert written.n_events == 3
-    assert list(read_events(path)) == LINES
+    assert list(read_file(path, None)) == LINES
     assert path.read_bytes().startswith(b"\x1f\x8b") == name.endswith(".gz")
     assert list(tmp_path.iterdir()) == [path]
 
@@ -175,22 +176,24 @@ def test_what_is_written_is_read_back_as_it_was(tmp_path: Path, name: str) -> No
 def test_blank_lines_and_line_ends_are_dropped_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "events.ndjson"
     path.write_bytes(b'\n  \n{"a": 1} \r\n\xff\xfe\n\t\n {"b"')
-    assert list(read_events(path)) == [b'{"a": 1} ', b"\xff\xfe", b' {"b"']
+    assert list(read_file(path, None)) == [b'{"a": 1} ', b"\xff\xfe", b' {"b"']
 
 
 def test_dash_is_standard_input_and_output(monkeypatch: pytest.MonkeyPatch) -> None:
     output = io.TextIOWrapper(io.BytesIO())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\n\ntwo")))
     monkeypatch.setattr(sys, "stdout", output)
-    assert write(read_events(Path("-")), Path("-")).n_events == 2
+    assert write(read_file(Path("-"), None), Path("-")).n_events == 2
     assert output.buffer.getvalue() == b"one\ntwo\n"
 
 
-@pytest.mark.parametrize(("name", "reason"), [("absent.ndjson", "there is no such file"), ("folder", "it is a folder")])
+@pytest.mark.parametrize(
+    ("name", "reason"), [("absent.ndjson", "No such file or directory"), ("folder", "Is a directory")]
+)
 def test_what_cannot_be_read_is_named_by_the_call(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "folder").mkdir()
-    with pytest.raises(EventFileError, match=f"cannot read {tmp_path / name}: {reason}"):
-        read_events(tmp_path / name)
+    with pytest.raises(FileUnreadable, match=f"cannot read {tmp_path / name}: {reason}"):
+        read_file(tmp_path / name, None)
 
 
 def test_a_damaged_archive_gives_what_it_holds_and_is_named(tmp_path: Path) -> None:
@@ -198,11 +201,13 @@ def test_a_damaged_archive_gives_what_it_holds_and_is_named(tmp_path: Path) -> N
     lines = [hashlib.sha256(bytes([n])).hexdigest().encode() for n in range(100)]
     whole = gzip.compress(b"\n".join(lines))
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(EventFileError, match=f"cannot read {path}: Compressed file ended"):
-        list(read_events(path))
+    given = []
+    with pytest.raises(FileUnreadable, match=f"cannot read {path} after byte [0-9]+: Compressed file ended"):
+        given.extend(read_file(path, None))
+    assert 10 < len(given) < 100 and given == lines[: len(given)]
     path.write_bytes(b"not gzipped")
-    with pytest.raises(EventFileError, match=f"cannot read {path}: Not a gzipped file"):
-        list(read_events(path))
+    with pytest.raises(FileUnreadable, match=f"cannot read {path}: Not a gzipped file"):
+        read_file(path, None)
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:

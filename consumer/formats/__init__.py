@@ -1,0 +1,1 @@
+"""How events lie in files: a kind of reader for each format, over bytes that may be packed."""
