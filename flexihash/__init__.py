@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flexihash.model.estimators import FlexiHashClassifier, FlexiHashRegressor
+    from flexihash.model.several_estimators import FlexiHashMultiLabelClassifier, FlexiHashMultiTargetRegressor
     from flexihash.service.torch_module import FlexiHashEmbedding
 
-__all__ = ["FlexiHashClassifier", "FlexiHashEmbedding", "FlexiHashRegressor"]
+__all__ = [
+    "FlexiHashClassifier",
+    "FlexiHashEmbedding",
+    "FlexiHashMultiLabelClassifier",
+    "FlexiHashMultiTargetRegressor",
+    "FlexiHashRegressor",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,6 +29,6 @@ def __getattr__(name: str) -> Any:
         from flexihash.service import torch_module
 
         return torch_module.FlexiHashEmbedding
-    from flexihash.model import estimators
+    from flexihash.model import estimators, several_estimators
 
-    return getattr(estimators, name)
+    return getattr(several_estimators if "Multi" in name else estimators, name)

@@ -9,13 +9,13 @@ from typing import Any, get_args
 import msgspec
 from fastapi import FastAPI
 
-from flexihash.consumer.wire import MAX_WEIGHT
 from flexihash.model import contexts
 from flexihash.model.metrics import metric_names
 from flexihash.model.pooled import Kind, Pooling
 from flexihash.model.tasks import Task
 from flexihash.service import messages, problems
 from flexihash.service.bodies import JSON, NDJSON
+from flexihash.service.event_schema import describe_event
 from flexihash.service.settings import Settings
 
 METRICS = "/metrics"
@@ -134,7 +134,7 @@ class DocumentedApp(FastAPI):
             "Instances": INSTANCES,
             "InstancesToEmbed": INSTANCES_TO_EMBED,
             "Comparison": COMPARISON,
-            "Event": _describe_event(settings),
+            "Event": describe_event(settings.event_format, settings.task),
         }
         components.setdefault("schemas", {}).update(schemas, **bodies, **_describe_metrics(settings.task))
         if settings.api_token is None:
@@ -144,19 +144,6 @@ class DocumentedApp(FastAPI):
                 for operation in operations.values():
                     operation.pop("security", None)
         return document
-
-
-def _describe_event(settings: Settings) -> dict[str, Any]:
-    """The schema of an event, as these settings name its fields and its task takes labels."""
-    weight = {"type": ["number", "null"], "minimum": 0, "maximum": MAX_WEIGHT}
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": {settings.label_field: settings.task.record.label_schema, "weight": weight},
-    }
-    if settings.features_field:
-        schema["properties"][settings.features_field] = {"$ref": "#/components/schemas/Features"}
-        schema["required"] = [settings.features_field]
-    return schema
 
 
 def _describe_metrics(task: Task) -> dict[str, Any]:
