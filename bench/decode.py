@@ -1,7 +1,7 @@
 """How fast do JSON bytes become hashed rows? `python -m bench --only decode`, about fifteen seconds.
 
-Polls of 2,000 messages, of two kinds: real flights (nine strings and an integer), and ten floats in full length. The
-ways, each with all that it needs:
+Polls of 2,000 messages, of three kinds: real flights (nine strings and an integer), the same as rows in Debezium's
+envelopes with a string for a label, and ten floats in full length. The ways, each with all that it needs:
 
 - msgspec only: the bytes are parsed to dicts, and nothing more. The yardstick.
 - parsed: what every message took before the fast path, and what unusual ones still take: parse, flatten, hash.
@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 import msgspec
 
@@ -34,6 +35,7 @@ N_TURNS = 21
 N_ROWS = 1 << 18
 YARDSTICK = "msgspec only"
 OURS = "decode"
+ENVELOPES = EventFormat(envelope="debezium", features_field="", label_field="status", positive_labels=("late",))
 
 
 def make_numbers() -> list[bytes]:
@@ -46,9 +48,30 @@ def make_numbers() -> list[bytes]:
     return list(map(msgspec.json.encode, events))
 
 
-def make_ways() -> dict[str, Callable[[list[bytes]], object]]:
+def wrap(flight: dict[str, Any], n: int) -> bytes:
+    """A flight as the row that a change inserts."""
+    row = {"id": n, **flight["features"], "status": "late" if flight["label"] else "on time"}
+    source = {
+        "version": "2.7.0.Final",
+        "connector": "postgresql",
+        "name": "airport",
+        "ts_ms": 1_700_000_000_000 + n,
+        "snapshot": "false",
+        "db": "airport",
+        "sequence": f'["{24_023_128 + n}","{24_023_128 + n}"]',
+        "schema": "public",
+        "table": "flights",
+        "txId": 555 + n,
+        "lsn": 24_023_128 + n,
+        "xmin": None,
+    }
+    change = {"before": None, "after": row, "source": source, "transaction": None, "op": "c", "ts_ms": source["ts_ms"]}
+    return msgspec.json.encode(change)
+
+
+def make_ways(format: EventFormat) -> dict[str, Callable[[list[bytes]], object]]:
     """Each way takes one poll."""
-    decoder = EventDecoder(EventFormat(), Task.BINARY, N_ROWS)
+    decoder = EventDecoder(format, Task.BINARY, N_ROWS)
     decoder.warm_up()
     parse = msgspec.json.Decoder().decode
 
@@ -62,10 +85,10 @@ def make_ways() -> dict[str, Callable[[list[bytes]], object]]:
     return {YARDSTICK: parse_only, "parsed": parse_and_hash, OURS: decoder.decode}
 
 
-def time_ways_us(messages: list[bytes]) -> dict[str, float]:
+def time_ways_us(messages: list[bytes], format: EventFormat) -> dict[str, float]:
     """Each way's median CPU time a message, in us."""
     polls = [messages[begin : begin + POLL_MESSAGES] for begin in range(0, len(messages), POLL_MESSAGES)]
-    ways = make_ways()
+    ways = make_ways(format)
     times_us: dict[str, list[float]] = {name: [] for name in ways}
     order = random.Random(0)
     for _ in range(N_TURNS):
@@ -80,11 +103,13 @@ def time_ways_us(messages: list[bytes]) -> dict[str, float]:
 def measure(say: Callable[[str], None]) -> tuple[list[Row], list[str]]:
     """Every way for each kind of event."""
     rows = []
-    for kind, messages in {
-        "flights": list(islice(encode(flights()), N_POLLS * POLL_MESSAGES)),
-        "ten floats": make_numbers(),
-    }.items():
-        medians_us = time_ways_us(messages)
+    some_flights = list(islice(flights(), N_POLLS * POLL_MESSAGES))
+    for kind, messages, format in (
+        ("flights", list(encode(some_flights)), EventFormat()),
+        ("flights in envelopes", list(map(wrap, some_flights, range(len(some_flights)))), ENVELOPES),
+        ("ten floats", make_numbers(), EventFormat()),
+    ):
+        medians_us = time_ways_us(messages, format)
         for name, median_us in medians_us.items():
             ratio = median_us / medians_us[YARDSTICK]
             better: Better | None = "lower" if name == OURS else None

@@ -19,6 +19,7 @@ ConsumerError
 ├── LabelsUnfit                          a file's labels are not what the task learns
 ├── SpillUnreadable                      dead letters on the local disk cannot be read
 ├── EventRejected                        an event cannot be learned from
+│   └── RowDeleted                       there is nothing to learn, and nothing wrong
 ├── RecordUnreadable                     the log's bytes at a position are damaged
 ├── PublishError             retriable   the broker did not acknowledge events in time
 │   └── PublishRefused                   the broker will not take them, now or later
@@ -31,7 +32,7 @@ change is called by the names of whoever made the connection, so only a `Fault` 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum, auto
 from pathlib import Path
 from typing import ClassVar
@@ -221,15 +222,14 @@ class LabelMissing(FileUnreadable):
 
 
 class LabelsUnfit(ConsumerError):
-    """So many labels are numbers that the task does not know that another task must be meant."""
+    """So many labels are numbers that the task does not know, or texts, that another task must be meant."""
 
-    def __init__(self, path: Path, n_unfit: int, n_labels: int, examples: Iterable[float], task: Task) -> None:
-        numbers = ", ".join(f"{number:g}" for number in sorted(examples))
+    def __init__(self, path: Path, n_unfit: int, n_labels: int, examples: set[float] | set[str], task: Task) -> None:
+        shown = ", ".join(f'"{label[:40]}"' if isinstance(label, str) else f"{label:g}" for label in sorted(examples))
         kind = "0 or 1" if task.record.is_binary else "what it learns"
-        super().__init__(
-            f"{path}: {n_unfit:,} of the first {n_labels:,} labels are not {kind} (task={task}): {numbers}"
-        )
+        super().__init__(f"{path}: {n_unfit:,} of the first {n_labels:,} labels are not {kind} (task={task}): {shown}")
         self.task = task
+        self.are_texts = any(isinstance(label, str) for label in examples)
 
 
 class SpillUnreadable(ConsumerError):
@@ -254,3 +254,7 @@ class EventRejected(ConsumerError):
         super().__init__(message)
         self.reason = reason
         self.key = key
+
+
+class RowDeleted(EventRejected):
+    """A message tells of a row that is gone: there is nothing to learn, and nothing wrong; no dead letter is kept."""

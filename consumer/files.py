@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from threading import Event as StopSignal
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -21,19 +21,19 @@ from flexihash.consumer.records import Record
 from flexihash.consumer.sample import Sample, Taken
 from flexihash.consumer.schedule import CheckpointSchedule
 from flexihash.consumer.standing import Standing
-from flexihash.consumer.wire import EventFormat
+from flexihash.consumer.wire import EventFormat, EventReader
 from flexihash.model.checkpoint.retention import Retention
 from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.online import OnlineModel
 from flexihash.model.saving import Saver
 from flexihash.model.tables import Tables
-from flexihash.model.tasks import Task
 
 MAX_SAMPLES = 5  # of rejected events, shown with their reason
 MAX_EXAMPLES = 7  # of labels, shown where they are unfit
 MIN_UNFIT = 2  # labels; one is a slip
-MAX_UNFIT_SHARE = 0.01  # of the labels; more are no slips
+MAX_UNFIT_SHARE = 0.01  # of the labels that are numbers; more are no slips
+MAX_TEXTS_SHARE = 0.5  # of those and the texts
 
 
 class FileReport(msgspec.Struct, kw_only=True):
@@ -58,22 +58,38 @@ class FileReport(msgspec.Struct, kw_only=True):
     checkpoint: str | None = None
 
 
+Label = TypeVar("Label", float, str)
+
+
+class _Unfit(Generic[Label]):
+    """Labels of one kind that the task does not learn."""
+
+    def __init__(self) -> None:
+        self.n_labels = 0
+        self.examples: set[Label] = set()
+
+    def add(self, label: Label) -> None:
+        self.n_labels += 1
+        if len(self.examples) < MAX_EXAMPLES:
+            self.examples.add(label)
+
+
 class _Rejected(Letters):
     """Dead letters of a file: the file itself still has them, so the first few are only shown, and labels counted."""
 
-    def __init__(self, path: Path, label_field: str, task: Task) -> None:
+    def __init__(self, path: Path, reader: EventReader) -> None:
         self.first: list[tuple[Record, str]] = []
         self._path = path
-        self._label_field = label_field
-        self._task = task
-        self._n_unfit = 0  # labels that are numbers, and not what the task learns
-        self._examples: set[float] = set()
+        self._reader = reader
+        self._numbers = _Unfit[float]()  # labels that are numbers, and not what the task learns
+        self._texts = _Unfit[str]()
 
     def send(self, record: Record, stage: str, reason: str, message: str) -> None:
         if len(self.first) < MAX_SAMPLES:
             self.first.append((record, message))
         if reason == "bad_label":
-            self._note(msgspec.json.decode(record.value or b"")[self._label_field])
+            for label in self._reader.find_labels(record.value or b""):
+                self._note(label)
 
     def flush(self, timeout_s: float) -> None:
         pass
@@ -84,15 +100,16 @@ class _Rejected(Letters):
         Raises:
             LabelsUnfit: they are; what is learned of the others is of no use.
         """
-        n_labels = n_learned + self._n_unfit
-        if self._n_unfit >= MIN_UNFIT and self._n_unfit > MAX_UNFIT_SHARE * n_labels:
-            raise LabelsUnfit(self._path, self._n_unfit, n_labels, self._examples, self._task)
+        for unfit, most in ((self._numbers, MAX_UNFIT_SHARE), (self._texts, MAX_TEXTS_SHARE)):
+            n_labels = n_learned + unfit.n_labels
+            if unfit.n_labels >= MIN_UNFIT and unfit.n_labels > most * n_labels:
+                raise LabelsUnfit(self._path, unfit.n_labels, n_labels, unfit.examples, self._reader.task)
 
     def _note(self, label: object) -> None:
         if isinstance(label, int | float):
-            self._n_unfit += 1
-            if len(self._examples) < MAX_EXAMPLES:
-                self._examples.add(label)
+            self._numbers.add(label)
+        elif isinstance(label, str):
+            self._texts.add(label)
 
 
 def learn_file(
@@ -117,15 +134,17 @@ def learn_file(
     Raises:
         FileUnreadable: see `FileSource`.
         LabelMissing: no column of a table has the name of the label.
-        LabelsUnfit: more labels than can be slips are numbers that the task does not know.
+        LabelsUnfit: more labels than can be slips are numbers that the task does not know, or most of them texts.
         CheckpointError: the checkpoint cannot be gone on from.
     """
     with ExitStack() as stack:
-        source, rejected = FileSource(path, file_format), _Rejected(path, event_format.label_field, model_config.task)
+        source = FileSource(path, file_format)
         stack.callback(source.close)
-        source.check_label(event_format.label_field)
+        for name in event_format.label_names:
+            source.check_label(name)
         model, event_format = OnlineModel(Tables.create(model_config)), source.fit(event_format)
         decoder = EventDecoder(event_format, model_config.task, model_config.n_rows, not model_config.embeddings)
+        rejected = _Rejected(path, decoder)
         lesson, standing = Lesson(model, decoder, rejected), Standing(model, source)
         schedule = None
         if checkpoint_dir is not None:

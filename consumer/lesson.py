@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 
 from flexihash.consumer.admission import admit
+from flexihash.consumer.consumer_errors import EventRejected, RowDeleted
 from flexihash.consumer.decoding import Decoded, EventDecoder
 from flexihash.consumer.guard import PoisonGuard
 from flexihash.consumer.history import History, read_history
@@ -173,8 +174,7 @@ class Lesson:
             decoded, learned = self._learn(fetch)
         # A letter may wait for the broker: whoever is killed meanwhile is not killed by a record.
         for index, rejected in decoded.rejections:  # 4
-            fault = fetch.fault(index, rejected)
-            self._reject(fetch.record(index), "decode", fault.reason, str(fault))
+            self._pass_by(fetch.record(index), fetch.fault(index, rejected))
         for index in decoded.kept[~learned.is_learned]:
             message = "learning from it would leave the range of float32; nothing of it was learned"
             self._reject(fetch.record(int(index)), "learn", "not_finite", message)
@@ -189,6 +189,13 @@ class Lesson:
         batch, labels, weights = decoded.batch, decoded.labels, decoded.weights
         return decoded, self.model.learn(batch, labels, weights, fetch.partition, next_offsets)  # 3
 
+    def _pass_by(self, record: Record, rejected: EventRejected) -> None:
+        """Rejects a record; one that only says that there is nothing any more is counted, and taken for learned."""
+        if isinstance(rejected, RowDeleted):
+            self.rejected[rejected.reason] = self.rejected.get(rejected.reason, 0) + 1
+        else:
+            self._reject(record, "decode", rejected.reason, str(rejected))
+
     def _reject(self, record: Record, stage: str, reason: str, message: str) -> None:
         self.count(reason, 1)
         _logger.debug("%s[%d]@%d: %s", record.topic, record.partition, record.offset, message)
@@ -201,6 +208,11 @@ def describe_configuration(config: ModelConfig, format: EventFormat) -> dict[str
         **msgspec.to_builtins(config),
         "label_field": format.label_field,
         "features_field": format.features_field,
+        "weight_field": format.weight_field,
+        "id_field": format.id_field,
+        "envelope": format.envelope,
+        "positive_labels": list(format.positive_labels),
+        "label_rule": format.label_rule,
         "ignored_features": list(format.rules.ignored_features),
         "categorical_features": list(format.rules.categorical_features),
         "numeric_features": list(format.rules.numeric_features),

@@ -16,6 +16,8 @@ REASONS = (
     "not_utf8",
     "not_json",
     "not_an_object",
+    "no_envelope",
+    "deleted",
     "no_features",
     "non_finite_number",
     "too_deep",

@@ -102,12 +102,12 @@ class Sample:
 
     def _find_role(self, name: str) -> str:
         """What a column is that is no feature; empty where it is one."""
-        if name == self._reader.format.label_field:
+        format = self._reader.format
+        if name in format.label_names:
             return "label"
-        if name == "weight":
+        if name == format.weight_field:
             return "weight"
-        is_left_out = name in self._reader.left_out or self._reader.format.rules.ignores(name)
-        return "left out" if is_left_out else ""
+        return "left out" if self._reader.fields.leaves_out(name) or format.rules.ignores(name) else ""
 
     def _is_outer(self, name: str) -> bool:
         """Whether a column holds objects or lists, whose parts are the features."""

@@ -134,7 +134,7 @@ class OnlineModel:
         labels = np.ascontiguousarray(labels, np.float64)
         if not len(labels) == len(weights) == len(batch):
             raise ValueError(f"{len(batch)} events have {len(labels)} labels and {len(weights)} weights")
-        is_labelled: NDArray[np.bool_] = np.any(~np.isnan(labels.reshape(len(labels), -1)), axis=1)
+        is_labelled: NDArray[np.bool_] = np.any(~np.isnan(labels), axis=tuple(range(1, labels.ndim)))
         predictions = np.empty((len(batch), *PREDICTED.get(self.config.task, labels.shape[1:])))
         is_learned = np.empty(len(batch), np.bool_)
         events, scratch = self._address(batch), self._scratch_for(batch, self._count_heads(labels))

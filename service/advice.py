@@ -29,9 +29,10 @@ FAULTS = {
 }
 
 OTHER_TASKS = {
-    Task.BINARY: ", or choose --task regression for quantities, or counts for counts; a class can be learned as yes or"
-    " no, with 1 for it and 0 for all others",
+    Task.BINARY: ", or choose --task regression for quantities, or counts for counts; multiclass, where whole"
+    " numbers are names of classes",
     Task.COUNTS: ", or choose --task regression for quantities that may be negative",
+    Task.MULTICLASS: ", or choose --task regression for quantities",
 }
 
 
@@ -40,6 +41,8 @@ UNTAUGHT = {
     UNLABELLED: "does FLEXIHASH_LABEL_FIELD name the label?",
     "bad_label": "do FLEXIHASH_LABEL_FIELD and FLEXIHASH_TASK fit the labels?",
     "no_features": "does FLEXIHASH_FEATURES_FIELD name the features? Where it is empty, they are the whole event",
+    "deleted": "that rows are deleted is no fault",
+    "no_envelope": "does FLEXIHASH_ENVELOPE say what the events are in?",
     "empty": NO_EVENTS,
     "not_utf8": NO_EVENTS,
     "not_json": NO_EVENTS,
@@ -90,6 +93,8 @@ def _advice(error: object) -> str:
             return "; `flexihash serve --create-topic` makes it at its start"
         case LabelMissing():
             return "; --label names that of the label"
+        case LabelsUnfit(are_texts=True):
+            return "; choose --task multiclass, where they are classes"
         case LabelsUnfit(task=task):
             return f"; mend them{OTHER_TASKS.get(task, '')}"
         case EmbeddingsOff():

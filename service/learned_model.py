@@ -43,7 +43,7 @@ def open_checkpoint(path: Path, features_field: str | None = None) -> LearnedMod
     path = _find(path)
     configuration = read_manifest(path).configuration
     if features_field is not None:
-        configuration = {**configuration, "features_field": features_field}
+        configuration = {**configuration, "features_field": features_field, "envelope": ""}
     settings = load_settings(**configuration)
     tables = Tables.allocate(settings.model)
     _, manifest = read(path, tables.tensors)

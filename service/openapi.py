@@ -9,11 +9,11 @@ from typing import Any, get_args
 import msgspec
 from fastapi import FastAPI
 
-from flexihash.consumer.wire import MAX_WEIGHT
 from flexihash.model.pooled import Kind, Pooling
 from flexihash.service import messages, problems
 from flexihash.service.answer_schema import TOP_K_SCHEMA, describe_task, show_predictions
 from flexihash.service.bodies import JSON, NDJSON
+from flexihash.service.event_schema import describe_event
 from flexihash.service.settings import Settings
 
 METRICS = "/metrics"
@@ -136,7 +136,7 @@ class DocumentedApp(FastAPI):
             "Instances": instances,
             "InstancesToEmbed": INSTANCES_TO_EMBED,
             "Comparison": COMPARISON,
-            "Event": _describe_event(settings),
+            "Event": describe_event(settings.event_format, settings.task),
         }
         components.setdefault("schemas", {}).update(schemas, **bodies, **describe_task(settings.model))
         if settings.api_token is None:
@@ -147,19 +147,6 @@ class DocumentedApp(FastAPI):
                 for operation in operations.values():
                     operation.pop("security", None)
         return document
-
-
-def _describe_event(settings: Settings) -> dict[str, Any]:
-    """The schema of an event, as these settings name its fields and its task takes labels."""
-    weight = {"type": ["number", "null"], "minimum": 0, "maximum": MAX_WEIGHT}
-    schema: dict[str, Any] = {
-        "type": "object",
-        "properties": {settings.label_field: settings.task.record.label_schema, "weight": weight},
-    }
-    if settings.features_field:
-        schema["properties"][settings.features_field] = {"$ref": "#/components/schemas/Features"}
-        schema["required"] = [settings.features_field]
-    return schema
 
 
 def describe_answers(

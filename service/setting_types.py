@@ -15,9 +15,11 @@ from pydantic_settings import NoDecode
 
 from flexihash.consumer.consumer_errors import ConnectionSettingsError
 from flexihash.consumer.kafka.tls import check_certificates
+from flexihash.consumer.labels import parse_rule
 from flexihash.model.config import EMBEDDING_DIMS
 from flexihash.model.crosses import check_crosses
 from flexihash.model.model_errors import ConfigurationError
+from flexihash.model.tasks import Task
 from flexihash.model.zones import check_zone
 
 MAX_KAFKA_LENGTH = 249  # of a topic's name
@@ -98,6 +100,28 @@ def _check_zone(name: str) -> str:
     return name
 
 
+def _check_rule(rule: str) -> str:
+    if rule:
+        try:
+            parse_rule(rule)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+    return rule
+
+
+def _read_targets(value: Given | str) -> Given | dict[str, str]:
+    """Tasks by field, from ``FIELD:TASK`` and commas."""
+    if not isinstance(value, str):
+        return value
+    targets: dict[str, str] = {}
+    for part in filter(None, map(str.strip, value.split(","))):
+        field, _, task = part.rpartition(":")
+        if not field or field in targets:
+            raise ValueError("must be FIELD:TASK, several separated by commas, each field once")
+        targets[field] = task
+    return targets
+
+
 def _check_rows(n_rows: int) -> int:
     if n_rows & (n_rows - 1):
         raise ValueError(f"must be a power of two, such as {1 << n_rows.bit_length()}")
@@ -175,6 +199,8 @@ EMPTY_IS_NONE = BeforeValidator(_none_if_empty)
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)]
 Names = Annotated[Listed, Metavar("A,B")]
 Crosses = Annotated[Listed, AfterValidator(_check_crosses), Metavar("A*B,C*D")]
+Rule = Annotated[str, AfterValidator(_check_rule), Metavar("FIELD>N")]
+Targets = Annotated[dict[str, Task], NoDecode, BeforeValidator(_read_targets), Metavar("FIELD:TASK,...")]
 Offsets = Annotated[dict[int, int], NoDecode, BeforeValidator(_read_offsets), Metavar("[PARTITION:]OFFSET,...")]
 Text = Annotated[str | None, EMPTY_IS_NONE]
 Secret = Annotated[SecretStr | None, EMPTY_IS_NONE]

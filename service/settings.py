@@ -7,13 +7,14 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import SettingsConfigDict
 
+from flexihash.consumer.envelopes import Envelope
 from flexihash.model.config import MOST_CLASSES, ModelConfig
 from flexihash.model.tasks import Task
 from flexihash.service.environment import PREFIX, env_name, to_text
@@ -27,6 +28,8 @@ from flexihash.service.setting_types import (
     OptionalFolder,
     Panel,
     Rows,
+    Rule,
+    Targets,
     ZoneName,
     explain_allowed,
 )
@@ -83,13 +86,42 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
         "letter.",
     )
 
+    envelope: Annotated[Envelope, EVENTS] = Field(
+        "",
+        description="What an event lies in: debezium (a row, after its change) or connect (a payload beside its "
+        "schema); empty: in nothing.",
+    )
     label_field: Annotated[str, EVENTS] = Field(
-        "label", min_length=1, description="Field of an event that holds the label."
+        "label",
+        min_length=1,
+        description="Field of an event that holds the label: a name, a path (order.late), or a JSON Pointer where "
+        "names have dots (/order/a.b).",
+    )
+    targets: Annotated[Targets, EVENTS] = Field(
+        {},
+        description="Fields that hold several labels, each with its task, such as late:binary,delay:regression; with "
+        "task targets, instead of label_field.",
+    )
+    positive_labels: Annotated[Names, EVENTS] = Field(
+        (),
+        description="Labels that mean yes, such as late,yes, while all others mean no, separated by commas; with task "
+        "binary.",
+    )
+    label_rule: Annotated[Rule, EVENTS] = Field(
+        "",
+        description="Comparison of a field with a number or a string that is the label, such as arr_delay > 15, "
+        "instead of label_field; with task binary.",
     )
     features_field: Annotated[str, EVENTS] = Field(
         "features",
         description="Field that holds the features; empty: the whole event but the label, weight, id, timestamp and "
         "what is ignored.",
+    )
+    weight_field: Annotated[str, EVENTS] = Field(
+        "weight", description="Field that says how much an event counts; empty: there is none."
+    )
+    id_field: Annotated[str, EVENTS] = Field(
+        "id", description="Field that says which event it is, and is no feature; empty: there is none."
     )
     ignored_features: Annotated[Names, EVENTS] = Field(
         (), description="Names, paths (user.address) and patterns (debug_*) of what is no feature, separated by commas."
@@ -158,6 +190,20 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
         "info", description="Least level that is logged: debug, info, warning or error."
     )
 
+    @model_validator(mode="after")
+    def _check_labels(self) -> Self:
+        if bool(self.targets) != (self.task is Task.TARGETS):
+            raise ValueError(
+                f"{PREFIX}TASK=targets and {PREFIX}TARGETS go together: set both, such as late:binary,delay:regression,"
+                " or neither"
+            )
+        if self.task is not Task.BINARY and (self.positive_labels or self.label_rule):
+            given = "POSITIVE_LABELS" if self.positive_labels else "LABEL_RULE"
+            raise ValueError(f"{PREFIX}{given} makes labels of yes and no, and {PREFIX}TASK is {self.task}")
+        if self.positive_labels and self.label_rule:
+            raise ValueError(f"set {PREFIX}POSITIVE_LABELS or {PREFIX}LABEL_RULE, not both: each makes the label")
+        return self
+
     @property
     def model(self) -> ModelConfig:
         """What the model is made of."""
@@ -171,8 +217,14 @@ class Settings(KafkaSettings, HttpSettings):  # fields come base by base, the la
         from flexihash.model.features import FeatureRules
 
         return EventFormat(
+            envelope=self.envelope,
             label_field=self.label_field,
+            targets=tuple(self.targets.items()),
+            positive_labels=self.positive_labels,
+            label_rule=self.label_rule,
             features_field=self.features_field,
+            weight_field=self.weight_field,
+            id_field=self.id_field,
             max_event_bytes=self.max_event_bytes,
             rules=FeatureRules(
                 ignored_features=self.ignored_features,

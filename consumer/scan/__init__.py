@@ -1,8 +1,9 @@
 """The fast path of decoding: plain flat events go from JSON bytes to hashed rows in one compiled loop.
 
 It gives what parsing, flattening and hashing would give, bit for bit, or leaves the message to them. Left are: nested
-values, escapes, a name that comes twice, the rare number whose nearest float64 is hard to tell, events beyond a limit,
-and everything that is not valid.
+features, escapes in them, a name that comes twice, the rare number whose nearest float64 is hard to tell, events
+beyond a limit, and everything that is not valid. What lies around the features and is no label or weight is skipped,
+whatever it is, but looked at: it must be valid too.
 
 The messages lie in one buffer, each followed by a byte 0, which JSON does not allow anywhere. So every loop over bytes
 ends at the message's end without looking where that is.
@@ -13,8 +14,10 @@ one, in atomic steps that would double the time. The machine must be little-endi
     scanner                      the loop over messages
     flat_events                  one event
     flat_features                what a name and its value give
+    layout                       the objects on the way to its fields
     names, values                what an event is made of
-    book                         names that patterns have decided on
+    skipping, runs               what nobody reads, and what of that was the same in the message before
+    book                         names that patterns have decided on, and labels
     text, decimals               what those are made of
 
 Rows are those of `model.murmur`, and memory is read by `model.words`.

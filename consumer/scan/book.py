@@ -11,6 +11,8 @@ The compiled loop writes down a name that it does not find, as undecided, and le
     slots      by a name's hash, where its entry begins; 0: nowhere
 
 Names come in the order in which they came before, mostly: so a name is looked for where the last one leads.
+
+There is another book, of the JSON of labels and the number of each.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ class NameBook:
         self._bytes = np.zeros(BOOK_BYTES + len(PADDING), np.uint8)
         self._words = self._bytes.view(np.int64)
         self._slots = np.zeros(1 << BOOK_SLOT_BITS, np.int64)
-        self._begin()
+        self.begin()
 
     @property
     def addresses(self) -> BookAddresses:
@@ -68,8 +70,7 @@ class NameBook:
     def make_room(self) -> None:
         """Begins anew, where a name found no room."""
         if self._words[ROLE // 8]:
-            self._slots.fill(0)
-            self._begin()
+            self.begin()
 
     def decide(self) -> bool:
         """Decides on the names that are new; returns whether there were any."""
@@ -85,7 +86,9 @@ class NameBook:
             self._n_decided += _entry_size(n_name)
         return has_new
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
+        """Forgets all."""
+        self._slots.fill(0)
         self._words[: NAME // 8] = 0
         self._words[0] = NO_NAME
         self._words[USED // 8] = self._n_decided = NAME

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from flexihash.consumer.scan.book import KIND_SHIFT, KINDS, MISSING, SIDES_SHIFT, role_of_part
-from flexihash.consumer.scan.names import IGNORED, NEW, UNSURE, find_slot
+from flexihash.consumer.scan.layout import IGNORED
+from flexihash.consumer.scan.names import NEW, UNSURE, find_slot
 from flexihash.consumer.scan.text import QUOTE, SPACE
 from flexihash.consumer.scan.values import (
     FRACTION,

@@ -1,4 +1,4 @@
-"""Names: those that mean something other than a feature, and those that an event has had already."""
+"""Names: those that an event should have, and those that it has had already."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from flexihash.consumer.scan.text import QUOTE
 from flexihash.model.compiled import part
 from flexihash.model.kernel.vectors import store
 from flexihash.model.words import PADDING, byte, is_same, signed64
-
-# What a name stands for, as bits, because settings may give one name two roles.
-LABEL, WEIGHT, FEATURES, IGNORED = 1, 2, 4, 8
-ONCE = LABEL | WEIGHT | FEATURES  # an event that has one of them twice is left
 
 SLOT_BITS = 12  # of the set of an event's names: 32 KiB, of which each name touches 8 bytes
 MAX_PROBES = 32  # in that set; an event with names beyond is left
@@ -31,18 +27,6 @@ def pack_names(roles: Mapping[str, int]) -> NDArray[np.uint8]:
         text = name.encode("utf-8", "surrogatepass")
         packed += np.array([len(text), role], np.int64).tobytes() + text + PADDING
     return np.frombuffer(packed + np.array([-1], np.int64).tobytes(), np.uint8)
-
-
-@part
-def find_role(name, n_name, names):  # type: ignore[no-untyped-def]
-    """The roles of a name, as bits; 0: none."""
-    while True:
-        n = signed64(names)
-        if n < 0:
-            return 0
-        if n == n_name and is_same(name, names + 16, n):
-            return signed64(names + 8)
-        names += 16 + n + 8
 
 
 @part

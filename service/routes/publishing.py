@@ -46,5 +46,5 @@ async def publish(request: Request) -> Response:
 def _warn(n_unlabelled: int, n_events: int, parts: Parts) -> list[str]:
     if not n_unlabelled:
         return []
-    label = parts.settings.label_field
+    label = '" or "'.join(parts.settings.event_format.label_names)
     return [f'predictions learn nothing from {n_unlabelled} of {n_events} events: no "{label}" in them']

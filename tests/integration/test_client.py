@@ -50,7 +50,13 @@ def check_whole(said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [*({"task": task} for task in Task if task is not Task.TARGETS), {"features_field": ""}], ids=str
+    "changes",
+    [
+        *({"task": task} for task in Task if task is not Task.TARGETS),
+        {"task": Task.TARGETS, "targets": "late:binary,delay:regression"},
+        {"features_field": ""},
+    ],
+    ids=str,
 )
 def test_nothing_is_left_out(tmp_path: Path, changes: dict[str, Any]) -> None:
     document = create_app(load_settings(memory_dir=tmp_path / "memory", **changes)).openapi()

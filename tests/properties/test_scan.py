@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.decoding import FEW_INSTANCES, EventDecoder
+from flexihash.consumer.envelopes import WAYS as ENVELOPE_WAYS
 from flexihash.consumer.wire import Event, EventFormat
 from flexihash.model.features import FeatureRules, hash_features
 from flexihash.model.tasks import Task
@@ -63,11 +64,49 @@ FORMATS = [
         label_field="y",
     ),
 ]
+NUMERIC = (Task.BINARY, Task.REGRESSION, Task.COUNTS, Task.QUANTILE)
 DECODERS = [
     EventDecoder(format, task, n_rows)
     for format in FORMATS
-    for task, n_rows in zip(Task, (1 << 18, 2, 1 << 30, 64), strict=True)
+    for task, n_rows in zip(NUMERIC, (1 << 18, 2, 1 << 30, 64), strict=True)
 ]
+
+TARGETS = (("y", Task.BINARY), ("m.y", Task.REGRESSION), ("p.after.label", Task.COUNTS))
+OTHERS = [  # topics that somebody else designed, and labels of other kinds
+    (
+        EventFormat(features_field="p.after", label_field="p.after.y", weight_field="p.weight", id_field="p.after.id"),
+        *NUMERIC,
+    ),
+    (
+        EventFormat(
+            features_field="p.after", label_field="m.y", rules=FeatureRules(ignored_features=("p.after.a", "b"))
+        ),
+        *NUMERIC,
+    ),
+    (EventFormat(features_field="", label_field="m.y", weight_field="m.weight", id_field="m.id"), Task.REGRESSION),
+    (EventFormat(features_field="a.b", label_field="/p/a.b"), Task.REGRESSION),
+    (EventFormat(features_field="", label_field="a.b", weight_field="", id_field=""), Task.BINARY),
+    (
+        EventFormat(features_field="features", label_field="features.y", rules=FeatureRules(ignored_features=("/p",))),
+        Task.BINARY,
+    ),
+    (EventFormat(features_field="p.after", label_field="p"), Task.BINARY),
+    (EventFormat(envelope="debezium", features_field="", label_field="y"), Task.BINARY, Task.MULTICLASS),
+    (EventFormat(envelope="debezium", features_field="m", label_field="m.y", weight_field="a.b"), Task.REGRESSION),
+    (EventFormat(envelope="connect", features_field="", label_field="m.y"), Task.COUNTS, Task.MULTILABEL),
+    (EventFormat(envelope="connect"), Task.BINARY),
+    (EventFormat(positive_labels=("late", "1", "true", "7.5")), Task.BINARY),
+    (EventFormat(positive_labels=("late",), features_field="p.after", label_field="weight"), Task.BINARY),
+    (EventFormat(label_rule="y > 1", features_field=""), Task.BINARY),
+    (EventFormat(label_rule="m.y != -7.5", features_field="p.after"), Task.BINARY),
+    (EventFormat(label_rule='p.after.y <= "late"', features_field="p.after"), Task.BINARY),
+    (EventFormat(), Task.MULTICLASS, Task.MULTILABEL),
+    (EventFormat(features_field="", label_field="m.y"), Task.MULTICLASS, Task.MULTILABEL),
+    (EventFormat(targets=TARGETS, features_field="p.after"), Task.TARGETS),
+    (EventFormat(targets=TARGETS, features_field="", weight_field="y"), Task.TARGETS),
+    (EventFormat(targets=TARGETS[:1]), Task.TARGETS),
+]
+OTHER_DECODERS = [EventDecoder(format, task, 1 << 18) for format, *tasks in OTHERS for task in tasks]
 
 
 class CountingDecoder(EventDecoder):
@@ -102,7 +141,10 @@ def assert_same(decoder: EventDecoder, messages: Sequence[bytes | None]) -> None
     assert found == rejections
     assert decoded.n_unlabelled == n_unlabelled
     assert decoded.kept.tolist() == [index for index, _ in events]
-    assert_equal(decoded.labels, np.array([event.label for _, event in events], np.float64))
+    labels, classes = expect_labels(decoder, [event.label for _, event in events])
+    assert decoded.classes == classes
+    assert np.isnan(decoded.labels).tolist() == np.isnan(labels).tolist()
+    assert_equal(np.nan_to_num(decoded.labels), np.nan_to_num(labels))
     assert_equal(decoded.weights, np.array([event.weight for _, event in events], np.float64))
     assert_equal(decoded.batch.rows, expected.rows)
     assert_equal(decoded.batch.offsets, expected.offsets)
@@ -110,6 +152,19 @@ def assert_same(decoder: EventDecoder, messages: Sequence[bytes | None]) -> None
     assert_equal(decoded.batch.is_number, expected.is_number)
     assert_equal(decoded.batch.fields, expected.fields)
     assert_equal(decoded.batch.sides, expected.sides)
+
+
+def expect_labels(decoder: EventDecoder, labels: list[Any]) -> tuple[NDArray[np.float64], tuple[str, ...]]:
+    """The array of these labels, and the classes that it speaks of."""
+    if decoder.task is Task.MULTICLASS:
+        classes = list(dict.fromkeys(labels))
+        return np.array([classes.index(label) for label in labels], np.float64), tuple(classes)
+    if decoder.task is Task.MULTILABEL:
+        classes = list(dict.fromkeys(name for names in labels for name in names))
+        rows = [[name in names for name in classes] for names in labels]
+        return np.array(rows, np.float64).reshape(len(labels), len(classes)), tuple(classes)
+    shape = (-1, len(decoder.format.targets)) if decoder.format.targets else -1
+    return np.array(labels, np.float64).reshape(shape), ()
 
 
 def assert_same_instances(decoder: EventDecoder, instances: Sequence[bytes]) -> None:
@@ -292,6 +347,144 @@ def test_any_instances_give_what_parsing_gives(poll: tuple[EventDecoder, list[by
         assert_same_instances(decoder, [instance] * FEW_INSTANCES)
 
 
+# --- messages in other people's formats -----------------------------------------------------------------------------
+
+JUNK = [
+    *('{"type":"struct","fields":[{"type":"int32","optional":false,"field":"id"},{"a":[]}],"version":1}', "[]", "{}"),
+    *('"a\\"b\\\\\\n"', '"\\u0041\\u00e4"', '"\\ud83e\\udd81"', '"löwe"', "-1.5e-7", "1700000000000", "null", "true"),
+    *('[1,[2,[3,{"x":[null,true,"y"]}]],-0.0]', '["[1,2]","{}"]', '{"":{"":{}}}', '[ 1 , { "a" : [ ] } ]'),
+]
+ODD_JUNK = [
+    *(
+        '"\\ud800"',
+        '"\\udd81\\ud83e"',
+        '"\\x"',
+        '"\\u00g0"',
+        '"\t"',
+        "[1,]",
+        "[,1]",
+        '{"a":1,}',
+        '{"a"}',
+        "{1:2}",
+        "[1 2]",
+    ),
+    *("nul", "01", "1e999", "-", "NaN", "[", "]", '{"a":[}', "[" * 70 + "]" * 70, '{"a":' * 61 + "1" + "}" * 61),
+    *('"', "1" * 25, "1e400", '{"a":1e999}', '"\x7f"', "[tru]", '{"a" 1}', '[{"a":1]}', "-0", "2e-400", '{"a":1}}'),
+]
+WAYS = ["y", "m", "a.b", "p", "features", "label", "weight", "id", "payload", "after", "schema", "a"]
+
+
+@st.composite
+def trees(draw: st.DrawFn, depth: int) -> str:
+    """An object whose names are those of fields and of the objects on their ways, more than once at times."""
+    names = draw(st.lists(st.sampled_from(WAYS + NAMES[:6]), max_size=5, unique=draw(st.integers(0, 9)) > 0))
+    return "{" + ",".join(f'"{name}":{draw(tree_values(depth))}' for name in names) + "}"
+
+
+def tree_values(depth: int) -> st.SearchStrategy[str]:
+    """What may be at a name, fields among it."""
+    scalars = st.one_of(VALUES, LABELS, st.sampled_from(['"late"', '["a","b"]', "[]", "-7.5"]), st.sampled_from(JUNK))
+    return st.one_of(scalars, trees(depth - 1)) if depth else scalars
+
+
+def put(tree: dict[str, Any], way: tuple[str, ...], value: str) -> None:
+    """Puts a field where it belongs, unless something else is on the way."""
+    for name in way[:-1]:
+        inner = tree.setdefault(name, {})
+        if not isinstance(inner, dict):
+            return
+        tree = inner
+    tree[way[-1]] = value
+
+
+def write_tree(draw: st.DrawFn, tree: Any) -> str:
+    """The text of a tree of texts, its names in any order."""
+    if isinstance(tree, str):
+        return tree
+    names = draw(st.permutations(list(tree)))
+    return "{" + ",".join(f'"{name}":{write_tree(draw, tree[name])}' for name in names) + "}"
+
+
+@st.composite
+def foreign_events(draw: st.DrawFn, decoder: EventDecoder) -> bytes:
+    """Events of another format, mostly such as can be learned from; with junk beside everything that is read."""
+    format, fields = decoder.format, decoder.fields
+    junk = st.sampled_from(JUNK) if draw(st.integers(0, 4)) else st.sampled_from(JUNK + ODD_JUNK)
+    event: dict[str, Any] = {name: draw(junk) for name in draw(st.lists(st.sampled_from(["x", "z", "q"]), unique=True))}
+    event = event if format.features_field else {}
+    if fields.features is not None:
+        put(event, draw(st.sampled_from(fields.features.ways)), {})
+        holder: Any = fields.features.find(event)
+    else:
+        holder = event
+    if isinstance(holder, dict):
+        holder.update(draw(members(0)))
+    labels = {Task.MULTILABEL: st.sampled_from(['["a"]', '["b","a"]', "[]", '["\\u0061"]', "[1.5]", "null"])}
+    names = st.sampled_from(['"late"', '"a"', '"b"', "3", '"\\u0061"', "true", "null", "1.5", '"lat\\u0065"'])
+    for place in fields.labels:
+        kind = labels.get(decoder.task, st.one_of(LABELS, names, NUMBERS))
+        put(event, draw(st.sampled_from(place.ways)), draw(kind))
+    if fields.weight is not None and draw(st.booleans()):
+        put(event, fields.weight.path, draw(WEIGHTS))
+    message: Any = event
+    if format.envelope:
+        beside = {"debezium": ["before", "source", "op", "ts_ms"], "connect": ["schema"]}[format.envelope]
+        way = draw(st.sampled_from(ENVELOPE_WAYS[format.envelope]))
+        for name in reversed(way):
+            message = {name: message, **{other: draw(junk) for other in beside if draw(st.booleans())}}
+    text = write_tree(draw, message).encode()
+    return (b"\0\0\0\0\x07" if draw(st.integers(0, 4)) == 0 else b"") + text
+
+
+@st.composite
+def foreign_polls(draw: st.DrawFn) -> tuple[EventDecoder, list[bytes | None]]:
+    """Messages in other formats, whole, changed, and of any shape; and who is to decode them."""
+    decoder = draw(st.sampled_from(OTHER_DECODERS))
+    plain = foreign_events(decoder)
+    changed = plain.flatmap(
+        lambda message: st.one_of(change_text(message), change_value(message), change(message)).map(
+            lambda drawn: message[: drawn[0]] + drawn[2] + message[drawn[1] :]
+        )
+    )
+    shapeless = trees(3).map(str.encode)
+    return decoder, draw(st.lists(st.one_of(plain, plain, changed, shapeless, st.none()), max_size=6))
+
+
+@settings(deadline=None, max_examples=400)
+@given(foreign_polls())
+def test_any_message_of_another_format_gives_what_parsing_gives(poll: tuple[EventDecoder, list[bytes | None]]) -> None:
+    assert_same(*poll)
+
+
+@settings(deadline=None, max_examples=100)
+@given(foreign_polls())
+def test_any_instance_of_another_format_gives_what_parsing_gives(
+    poll: tuple[EventDecoder, list[bytes | None]],
+) -> None:
+    decoder, messages = poll
+    for message in messages:
+        assert_same_instances(decoder, [message or b""] * FEW_INSTANCES)
+
+
+@pytest.mark.parametrize(
+    "decoder", OTHER_DECODERS, ids=lambda decoder: f"{decoder.task}-{decoder.format.label_names[-1]}"
+)
+def test_every_junk_beside_the_fields(decoder: EventDecoder) -> None:
+    """Skipped where it is valid, and rejected as parsing does where it is not."""
+    good = '{"features":{"a":"x"},"label":1,"y":1,"m":{"y":1,"a":"x"},"a":{"b":{}},'
+    good += '"p":{"after":{"a":"x","y":2,"label":1},"a.b":0}'
+    inner = [f'{good},"junk":{junk}}}' for junk in (*JUNK, *ODD_JUNK)]
+    messages = inner
+    if decoder.format.envelope:
+        messages = [
+            f'{{"{way[-1]}":{text},"op":"c"}}' for way in ENVELOPE_WAYS[decoder.format.envelope] for text in inner
+        ]
+        messages += [
+            f'{{"payload":{{"after":{good}}},"source":{junk}}},"schema":{junk}}}' for junk in (*JUNK, *ODD_JUNK)
+        ]
+    assert_same(decoder, [message.encode() for message in messages])
+
+
 PLAIN = [
     b'{"features":{"carrier":"UA","flight":"1545","distance":1400},"label":0,"id":"flight-0","timestamp":"2013-01-01"}',
     b'{"features":{"color":"blue","price":-15.26,"new":true,"old":false,"size":null},"label":1,"weight":0.5}',
@@ -361,7 +554,7 @@ def test_plain_events_are_scanned(n_rows: int) -> None:
     assert_same(decoder, PLAIN)
 
 
-@pytest.mark.parametrize("task", Task)
+@pytest.mark.parametrize("task", NUMERIC)
 def test_whole_events_are_scanned(task: Task) -> None:
     messages = [
         b'{"a":1,"b":"x","id":7,"weight":2,"timestamp":"now","y":true,"label":1,"c":3}',
@@ -399,6 +592,47 @@ def test_a_nested_path_is_ignored_with_all_that_is_in_it() -> None:
     message = b'{"features":{"user":{"address":{"city":"x"},"name":"y","debug_":1},"row":[1]},"label":1}'
     assert [name for name, _ in decoder.decode_one(message).features] == ["user.name", "user.debug_", "user.debug_"]
     assert_same(decoder, [message])
+
+
+ROW = '{"id":7,"carrier":"UA","late":%s,"distance":1400}'
+SOURCE = (
+    '{"version":"2.7.0.Final","connector":"postgresql","name":"db","ts_ms":1700000000000,"snapshot":"false","db":"f",'
+    '"sequence":"[\\"24023128\\",\\"24023128\\"]","schema":"public","table":"flights","txId":555,"lsn":24023128,"xmin":null}'
+)
+SCHEMA = '{"type":"struct","fields":[{"fields":[{"type":"int32","optional":false,"field":"id"}]}],"optional":false}'
+CHANGES = [
+    f'{{"before":null,"after":{ROW % 1},"source":{SOURCE},"transaction":null,"op":"c","ts_ms":1700000000123}}',
+    f'{{"before":{ROW % 0},"after":{ROW % 0},"source":{SOURCE},"op":"u","ts_ms":1700000000123}}',
+]
+
+
+def test_rows_in_debezium_envelopes_are_scanned() -> None:
+    """By the envelope's name, and by paths; with schema, without, with Confluent's header."""
+    wrapped = [f'{{"schema":{SCHEMA},"payload":{change}}}'.encode() for change in CHANGES]
+    bare = [change.encode() for change in CHANGES]
+    headed = [b"\0\0\0\x01\x02" + message for message in wrapped]
+    by_paths = EventFormat(
+        features_field="payload.after", label_field="payload.after.late", id_field="payload.after.id"
+    )
+    by_name = EventFormat(envelope="debezium", features_field="", label_field="late")
+    flat = EventDecoder(EventFormat(features_field="", label_field="late"), Task.BINARY, 1 << 18)
+    expected = flat.decode([(ROW % 1).encode(), (ROW % 0).encode()])
+    for format, messages in ((by_name, wrapped), (by_name, bare), (by_name, headed), (by_paths, wrapped)):
+        decoder = CountingDecoder(format, Task.BINARY, 1 << 18)
+        decoded = decoder.decode(messages)
+        assert decoder.n_left == 0
+        assert decoded.labels.tolist() == [1.0, 0.0]
+        assert decoded.batch.rows.tolist() == expected.batch.rows.tolist()
+        assert_same(decoder, messages)
+
+
+def test_classes_and_lists_are_scanned() -> None:
+    for task, labels in ((Task.MULTICLASS, ('"a"', '"\\u0061"', "3")), (Task.MULTILABEL, ('["a"]', "[]", '["b",3]'))):
+        decoder = CountingDecoder(EventFormat(features_field="x.y", label_field="x.z"), task, 1 << 18)
+        messages = [f'{{"x":{{"z":{label},"y":{{"c":"d"}}}}}}'.encode() for label in labels]
+        decoder.decode(messages)
+        assert decoder.n_left == 0
+        assert_same(decoder, messages)
 
 
 def test_names_without_end_are_decided_on_again_and_again() -> None:

@@ -20,7 +20,8 @@ CARRIERS = ["AA", "UA", "B6", *(f"X{k}" for k in range(12))]
 
 @pytest.fixture
 def settings(settings: Any, request: pytest.FixtureRequest) -> Any:
-    return settings.model_copy(update={"task": request.param})
+    targets = {"late": Task.BINARY, "delay": Task.REGRESSION} if request.param is Task.TARGETS else {}
+    return settings.model_copy(update={"task": request.param, "targets": targets})
 
 
 def teach(learner: Any, labels: np.ndarray, classes: tuple[str, ...] = ()) -> None:
@@ -98,7 +99,7 @@ def test_labels_are_those_of_half_and_more(api: Any, learner: Any) -> None:
     assert list(ask(api, top_k=1)[0]["probabilities"]) == of_ua["value"][:1]
 
 
-@pytest.mark.parametrize("settings", [task for task in Task if task is not Task.TARGETS], indirect=True)
+@pytest.mark.parametrize("settings", [*Task], indirect=True)
 def test_the_document_has_the_answers_of_the_task(open_api: Any, settings: Any) -> None:
     task = settings.task
     document = open_api().get("/openapi.json").json()

@@ -128,8 +128,12 @@ def test_a_failure_of_the_connection(error: Exception, connection: KafkaConnecti
         (
             LabelsUnfit(Path("f"), 3, 1_000, {3, 2}, Task.BINARY),
             "f: 3 of the first 1,000 labels are not 0 or 1 (task=binary): 2, 3; mend them, or choose --task regression"
-            " for quantities, or counts for counts; a class can be learned as yes or no, with 1 for it and 0 for all"
-            " others",
+            " for quantities, or counts for counts; multiclass, where whole numbers are names of classes",
+        ),
+        (
+            LabelsUnfit(Path("f"), 3, 4, {"UA", "B6" * 30}, Task.BINARY),
+            'f: 3 of the first 4 labels are not 0 or 1 (task=binary): "B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6", "UA"'
+            "; choose --task multiclass, where they are classes",
         ),
         (
             LabelsUnfit(Path("f"), 3, 4, {1e101}, Task.REGRESSION),

@@ -113,7 +113,7 @@ def test_a_setting_is_the_same_option_everywhere() -> None:
 def test_options_show_default_and_choices() -> None:
     options = {option.name: option for option in cli.complete("serve").params}
     shown = {name: (options[name].metavar, options[name].show_default) for name in options}
-    assert shown["task"] == ("binary|regression|counts|quantile", "binary")
+    assert shown["task"] == ("binary|regression|counts|quantile|multiclass|multilabel|targets", "binary")
     assert shown["start_at"] == ("earliest|latest", "earliest")
     assert shown["bootstrap_servers"] == ("HOST:PORT", "localhost:9092")
     assert shown["ignored_features"] == ("A,B", False)
@@ -145,7 +145,8 @@ def test_wrong_setting_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) ->
     assert run("serve", "--task", "guess") == (
         2,
         "",
-        "flexihash: --task guess: must be 'binary', 'regression', 'counts' or 'quantile'\n",
+        "flexihash: --task guess: must be 'binary', 'regression', 'counts', 'quantile', 'multiclass', 'multilabel' or"
+        " 'targets'\n",
     )
     monkeypatch.setenv("FLEXIHASH_TOPIK", "a")
     code, _, err = run("serve")

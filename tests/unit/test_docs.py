@@ -119,6 +119,16 @@ def test_an_existing_topic_is_learned_as_it_is() -> None:
     assert read.label == 1.0
 
 
+@pytest.mark.parametrize("row", table("events.md", "settings", "event", "label", "features"), ids=lambda row: row[1])
+def test_events_are_read_as_the_page_says(row: list[str]) -> None:
+    (event,) = codes(row[1])
+    decoder = decoder_of(settings_of(row[0]))
+    read, decoded = decoder.decode_one(event.encode()), decoder.decode([event.encode()])
+    assert read.label == float(codes(row[2])[0])
+    assert decoded.labels.tolist() == [read.label]
+    assert describe(read.features) == codes(row[3])
+
+
 def test_the_first_event_can_be_learned() -> None:
     event = re.findall(r"^    (\{.*\})$", (DOCS / "events.md").read_text(), re.MULTILINE)[0]
     assert decoder_of(load_settings()).decode_one(event.encode()).label == 1.0
@@ -163,8 +173,8 @@ def test_the_page_has_every_reason_and_no_other() -> None:
 
 def reasons() -> Iterator[str]:
     """The slugs in the code: where they stand among the arguments of what rejects."""
-    place = {"EventRejected": 0, "FeatureError": 1, "_reject": 2}
-    for file in ("consumer/wire.py", "consumer/lesson.py", "model/features.py"):
+    place = {"EventRejected": 0, "RowDeleted": 0, "FeatureError": 1, "_reject": 2}
+    for file in ("consumer/wire.py", "consumer/envelopes.py", "consumer/lesson.py", "model/features.py"):
         for node in ast.walk(ast.parse((ROOT / file).read_text())):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "id", getattr(node.func, "attr", ""))

@@ -87,6 +87,18 @@ def test_a_label_that_is_no_column_is_one_line(run: Run, table: Path) -> None:
     )
 
 
+def test_labels_that_are_texts_name_the_task(run: Run, table: Path) -> None:
+    assert run("learn", table, "--label", "color", "--n-rows", 1024) == (
+        2,
+        "",
+        f'flexihash: {table}: 300 of the first 300 labels are not 0 or 1 (task=binary): "blue", "red"; choose --task '
+        "multiclass, where they are classes\n",
+    )
+    few = write_csv(table.parent, "a,b\n" + "x,no\n" * 50 + "x,1\ny,0\n" * 30)
+    report = learn(run, few, "--label", "b")
+    assert (report["events"], report["rejected"]) == (60, {"bad_label": 50})
+
+
 @pytest.mark.parametrize("format", [*Format])
 def test_what_comes_by_a_pipe_is_what_its_first_bytes_are(
     run: Run, tmp_path: Path, format: Format, monkeypatch: pytest.MonkeyPatch
