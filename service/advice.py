@@ -94,7 +94,7 @@ def _advice(error: object) -> str:
         case LabelMissing():
             return "; --label names that of the label"
         case LabelsUnfit(are_texts=True):
-            return "; choose --task multiclass, where they are classes"
+            return "; choose --task multiclass, where they are classes, or say by --positive-labels which are 1"
         case LabelsUnfit(task=task):
             return f"; mend them{OTHER_TASKS.get(task, '')}"
         case EmbeddingsOff():

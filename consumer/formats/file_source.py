@@ -12,6 +12,7 @@ from flexihash.consumer.consumer_errors import FileUnreadable, LabelMissing
 from flexihash.consumer.formats.cells import write_cell
 from flexihash.consumer.formats.packing import STDIN, UNREADABLE
 from flexihash.consumer.formats.reader import Format, Portion, Reader, open_reader
+from flexihash.consumer.paths import Place
 from flexihash.consumer.records import Fetch, Identity, Record
 
 if TYPE_CHECKING:  # which compiles: whoever only reads a file need not wait for that
@@ -69,16 +70,18 @@ class FileSource:
     def fit(self, format: EventFormat) -> EventFormat:
         """The format of this file's events: the columns of a table are features, unless one of them holds these."""
         reader = self.open()
-        is_as_it_is = reader.columns is None or format.features_field in reader.objects
-        return format if is_as_it_is else msgspec.structs.replace(format, features_field="")
+        holds_features = Place.of(format.features_field).path[0] in reader.objects
+        if reader.columns is None or holds_features or (format.envelope and reader.objects):
+            return format
+        return msgspec.structs.replace(format, features_field="", envelope="")
 
     def check_label(self, name: str) -> None:
-        """Looks whether a table has a column of the label.
+        """Looks whether a table has a column of the label, or one that the path to it begins with.
 
         Raises:
             LabelMissing: it has not.
         """
-        if self.columns is not None and name not in self.columns:
+        if self.columns is not None and not {name, Place.of(name).path[0]} & {*self.columns}:
             has_values = any(not write_cell(column).startswith(b'"') for column in self.columns)
             raise LabelMissing(self._path, name, self.columns, has_values)
 

@@ -133,7 +133,7 @@ def test_a_failure_of_the_connection(error: Exception, connection: KafkaConnecti
         (
             LabelsUnfit(Path("f"), 3, 4, {"UA", "B6" * 30}, Task.BINARY),
             'f: 3 of the first 4 labels are not 0 or 1 (task=binary): "B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6B6", "UA"'
-            "; choose --task multiclass, where they are classes",
+            "; choose --task multiclass, where they are classes, or say by --positive-labels which are 1",
         ),
         (
             LabelsUnfit(Path("f"), 3, 4, {1e101}, Task.REGRESSION),

@@ -92,11 +92,44 @@ def test_labels_that_are_texts_name_the_task(run: Run, table: Path) -> None:
         2,
         "",
         f'flexihash: {table}: 300 of the first 300 labels are not 0 or 1 (task=binary): "blue", "red"; choose --task '
-        "multiclass, where they are classes\n",
+        "multiclass, where they are classes, or say by --positive-labels which are 1\n",
     )
     few = write_csv(table.parent, "a,b\n" + "x,no\n" * 50 + "x,1\ny,0\n" * 30)
     report = learn(run, few, "--label", "b")
     assert (report["events"], report["rejected"]) == (60, {"bad_label": 50})
+
+
+@pytest.mark.parametrize(
+    ("options", "labels", "loss"),
+    [
+        (("--task", "multiclass", "--label", "color"), ["color"], "log_loss"),
+        (("--label", "color", "--positive-labels", "red"), ["color"], "log_loss"),
+        (("--label-rule", "arrived > 0"), ["arrived"], "log_loss"),
+        (("--task", "regression", "--label", "arrived"), ["arrived"], "mae"),
+    ],
+)
+def test_a_column_is_any_label_that_an_event_may_have(
+    run: Run, table: Path, options: tuple[str, ...], labels: list[str], loss: str
+) -> None:
+    report = learn(run, table, *options)
+    assert (report["events"], report["rejected"], report["unlabelled"]) == (300, {}, 0)
+    assert report[loss] < report[f"baseline_{loss}"] / 2
+    assert [name for name, taken in report["features"].items() if taken["taken_for"] == "label"] == labels
+
+
+def test_columns_are_targets(run: Run, table: Path) -> None:
+    report = learn(run, table, "--task", "targets", "--targets", "arrived:binary,size:counts")
+    assert (report["events"], set(report["targets"])) == (300, {"arrived", "size"})
+    code, _, err = run("learn", table, "--task", "targets", "--targets", "arrived:binary,late:binary")
+    assert (code, "has no column 'late'; its columns are color" in err) == (2, True)
+
+
+def test_lists_and_paths_of_parquet_are_labels(run: Run, tmp_path: Path) -> None:
+    rows = [{"row": {"tags": [] if n % 2 else ["a", "b"], "kind": n % 2}, "color": n % 2} for n in range(200)]
+    file = write(tmp_path, rows, Format.PARQUET)
+    assert learn(run, file, "--task", "multilabel", "--label", "row.tags")["events"] == 200
+    report = learn(run, file, "--label", "row.kind")
+    assert report["log_loss"] < report["baseline_log_loss"] / 3
 
 
 @pytest.mark.parametrize("format", [*Format])
