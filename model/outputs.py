@@ -101,10 +101,6 @@ class ClassNames:
         """Their JSON texts."""
         return [_read(name) for name in self._names[: len(self)]]
 
-    def titles(self) -> list[str]:
-        """The same as keys of JSON objects: strings without their quotes."""
-        return [title_of(text) for text in self.texts()]
-
     def admit(self, names: Sequence[str]) -> list[int]:
         """The numbers of classes; a new one gets the next number, TOO_MANY, or OTHER_TYPE than that of the others.
 

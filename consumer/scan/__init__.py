@@ -1,9 +1,9 @@
 """The fast path of decoding: plain flat events go from JSON bytes to hashed rows in one compiled loop.
 
 It gives what parsing, flattening and hashing would give, bit for bit, or leaves the message to them. Left are: nested
-features, escapes in them, a name that comes twice, the rare number whose nearest float64 is hard to tell, events
-beyond a limit, and everything that is not valid. What lies around the features and is no label or weight is skipped,
-whatever it is, but looked at: it must be valid too.
+features, escapes in them (but in texts), a name that comes twice, the rare number whose nearest float64 is hard to
+tell, events beyond a limit, and everything that is not valid. What lies around the features and is no label or weight
+is skipped, whatever it is, but looked at: it must be valid too.
 
 The messages lie in one buffer, each followed by a byte 0, which JSON does not allow anywhere. So every loop over bytes
 ends at the message's end without looking where that is.

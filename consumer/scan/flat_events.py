@@ -25,7 +25,7 @@ from flexihash.consumer.scan.layout import (
 )
 from flexihash.consumer.scan.names import is_new_name
 from flexihash.consumer.scan.runs import RUN_NUMBERS, pass_run, remember_run
-from flexihash.consumer.scan.skipping import CLOSE, COLON, COMMA, OPEN, skip_value
+from flexihash.consumer.scan.skipping import CLOSE, COLON, COMMA, OPEN, read_escaped, skip_value
 from flexihash.consumer.scan.text import QUOTE, end_of_string, skip_space
 from flexihash.consumer.scan.values import BOOLEAN, FRACTION, INTEGER, NULL, NULL_WORD, OTHER, STRING, read_value
 from flexihash.model.compiled import inlined, part
@@ -208,6 +208,8 @@ def scan_event(event, end, layout, books, limits, slots, found, message, first):
             is_feature = others != SKIPPED and not role & IGNORED
             if is_feature or role & (LABEL | WEIGHT):
                 value = read_value(i)
+                if limits.has_texts and value[0] == OTHER and not role & (LABEL | WEIGHT):
+                    value = read_escaped(i, value)
                 kind, x, i = value[0], value[1], value[4]
                 if kind == OTHER or (is_feature and others == NESTED):
                     return left

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from flexihash.consumer.scan.book import KIND_SHIFT, KINDS, MISSING, SIDES_SHIFT, role_of_part
+from flexihash.consumer.scan.book import KIND_SHIFT, KINDS, MISSING, SIDES_SHIFT, UNDECIDED, role_of_part
 from flexihash.consumer.scan.layout import IGNORED
 from flexihash.consumer.scan.names import NEW, UNSURE, find_slot
-from flexihash.consumer.scan.text import QUOTE, SPACE
+from flexihash.consumer.scan.skipping import LOWER_U, hex_digit
+from flexihash.consumer.scan.text import BACKSLASH, QUOTE, SPACE
 from flexihash.consumer.scan.values import (
+    ESCAPED,
     FRACTION,
     INTEGER,
     MINUS,
@@ -35,7 +37,7 @@ from flexihash.model.murmur import (
     row_of_number,
 )
 from flexihash.model.texts import LEFT as ODD_LETTER
-from flexihash.model.texts import LOWERED, N_LETTERS
+from flexihash.model.texts import LOWERED, N_LETTERS, N_PUNCTUATION, PUNCTUATION
 from flexihash.model.times import DATE, LABELS, NO_TIME, PARTS, SHORTEST, WEEKDAY, find_label, read_epoch, read_time
 from flexihash.model.words import byte, signed64
 
@@ -91,20 +93,22 @@ def add_features(found, n, name_hash, n_name, value, role, entry, limits):  # ty
 
     `role` and `entry` are those in the book; without patterns 0 and any.
     """
-    if role & KINDS or may_be_time(value):
+    if role & KINDS or value[0] == ESCAPED or may_be_time(value):
         return add_by_kind(found, n, name_hash, n_name, value, role, entry, limits)
     return set_sides(found, n, add_plain(found, n, name_hash, n_name, value, limits), role, limits)
 
 
 @part
 def add_by_kind(found, n, name_hash, n_name, value, role, entry, limits):  # type: ignore[no-untyped-def]
-    """As `add_features`, where the name has a kind, a null may mean something, or the value may be a time."""
+    """As `add_features`, where the name has a kind, or the value is null, has escapes, or may be a time."""
     first = n
     what, x, begin, end, _ = value
     kind = (role >> KIND_SHIFT) & 7
-    is_text = what == STRING
+    is_text = what == STRING or what == ESCAPED
     if what == NULL:
         return add_missing(found, n, name_hash, n_name, role, limits)
+    if what == ESCAPED and kind != TEXT:
+        return n if role & UNDECIDED else LEAVE  # an undecided one may be a text, and its event is scanned again
     if is_text and kind == TEXT:
         n = add_words(found, n, name_hash, n_name, begin, end, limits)
         if n == first:
@@ -205,16 +209,32 @@ def add_time(found, n, name_hash, n_name, time, role, entry, limits):  # type: i
 
 
 @part
+def lower(code):  # type: ignore[no-untyped-def]
+    """What a character becomes in a word, as LOWERED has it."""
+    if code < N_LETTERS:
+        return LOWERED[np.uint64(code)]
+    if PUNCTUATION <= code < PUNCTUATION + N_PUNCTUATION:
+        return LOWERED[np.uint64(N_LETTERS + code - PUNCTUATION)]
+    return np.uint16(ODD_LETTER)
+
+
+@part
 def read_letter(i):  # type: ignore[no-untyped-def]
-    """What the character at `i` becomes in a word, as LOWERED has it, and its size in bytes."""
+    """What the character at `i` becomes in a word, and how many bytes it takes in the message."""
     c = byte(i)
+    if c == BACKSLASH:
+        if byte(i + 1) != LOWER_U:
+            return np.uint16(0), 2
+        code = 0
+        for k in range(2, 6):
+            code = 16 * code + hex_digit(byte(i + k))
+        return lower(code), 6
     if c < 0x80:
         return LOWERED[np.uint64(c)], 1
     if c < 0xE0:
         return LOWERED[np.uint64((c & 0x1F) << 6 | byte(i + 1) & 0x3F)], 2
-    second = byte(i + 1)
-    if c == 0xE2 and second < 0x84:  # from U+2000 up to U+20FF
-        return LOWERED[np.uint64(N_LETTERS + ((second & 0x03) << 6 | byte(i + 2) & 0x3F))], 3
+    if c < 0xF0:
+        return lower((c & 0x0F) << 12 | (byte(i + 1) & 0x3F) << 6 | byte(i + 2) & 0x3F), 3
     return np.uint16(ODD_LETTER), 4
 
 
@@ -237,10 +257,11 @@ def add_words(found, n, name_hash, n_name, begin, end, limits):  # type: ignore[
         i += size
         if letter != 0:
             packed |= np.uint64(letter) << np.uint64(8 * (n_word & 7))
-            n_word += size
-            if n_word & 7 < size:
+            n_letter = 1 if letter < 0x100 else 2
+            n_word += n_letter
+            if n_word & 7 < n_letter:
                 store(at + (n_word & ~7) - 8, packed)
-                packed = np.uint64(letter) >> np.uint64(8 * (size - (n_word & 7)))
+                packed = np.uint64(letter) >> np.uint64(8 * (n_letter - (n_word & 7)))
             continue
         if n_word > 0:
             store(at + (n_word & ~7), packed | np.uint64(QUOTE) << np.uint64(8 * (n_word & 7)))

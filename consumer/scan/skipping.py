@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from flexihash.consumer.scan.text import BACKSLASH, QUOTE, first_special, skip_character, skip_space
-from flexihash.consumer.scan.values import OTHER, is_digit, read_value
+from flexihash.consumer.scan.values import ESCAPED, OTHER, is_digit, read_value
 from flexihash.model.compiled import part
 from flexihash.model.words import byte, word64
 
@@ -57,6 +57,13 @@ def skip_string(i):  # type: ignore[no-untyped-def]
             return -1
         if i < 0:
             return -1
+
+
+@part
+def read_escaped(i, value):  # type: ignore[no-untyped-def]
+    """As `read_value`, which said `value`, but that a string with escapes is ESCAPED."""
+    end = skip_string(i + 1) if byte(i) == QUOTE else -1
+    return (ESCAPED, 0.0, i + 1, end - 1, end) if end >= 0 else value
 
 
 @part

@@ -9,8 +9,9 @@ from flexihash.consumer.scan.text import QUOTE, end_of_string
 from flexihash.model.compiled import part
 from flexihash.model.words import byte, word32
 
-# Kinds of value; OTHER is an object, an array, or left for another reason.
-NULL, BOOLEAN, INTEGER, FRACTION, STRING, OTHER = 0, 1, 2, 3, 4, 5
+# Kinds of value; OTHER is an object, an array, or left for another reason. A string with escapes is ESCAPED where texts
+# are read, else OTHER.
+NULL, BOOLEAN, INTEGER, FRACTION, STRING, OTHER, ESCAPED = 0, 1, 2, 3, 4, 5, 6
 
 PLUS, MINUS, POINT, DIGIT_0, DIGIT_9, LOWER_E, LOWER_F = 0x2B, 0x2D, 0x2E, 0x30, 0x39, 0x65, 0x66
 LOWER = 0x20  # this bit makes a letter lower case
