@@ -231,8 +231,12 @@ class OnlineModel:
         """What makes the report of this moment, later: measuring takes longer than the copy, of about a megabyte."""
         return partial(_report, deepcopy(self.metrics), self._list_titles(), deepcopy(self._context_state))
 
+    def class_names(self) -> list[str]:
+        """JSON texts of the classes or labels that are known, by number."""
+        return [] if self.classes is None else self.classes.texts()
+
     def _list_titles(self) -> list[str]:
-        return [] if self.classes is None else self.classes.titles()
+        return list(map(outputs.title_of, self.class_names()))
 
     def _read(self, batch: Batch) -> tuple[Predictions, NDArray[np.float32]]:
         n_heads = self.config.n_heads

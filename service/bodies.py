@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterable, Sequence
 from email.message import Message
-from typing import Any, ClassVar, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, NoReturn, TypeVar
 
 import msgspec
 from fastapi import Request
@@ -14,9 +14,11 @@ from fastapi import Request
 from flexihash.consumer.consumer_errors import EventRejected
 from flexihash.consumer.decoding import EventDecoder
 from flexihash.consumer.wire import UNREADABLE, describe_unreadable
+from flexihash.model.config import MOST_CLASSES
 from flexihash.model.features import Batch, hash_features
 from flexihash.model.model_errors import FeatureError
 from flexihash.model.pooled import Choice, Kind, Pooling
+from flexihash.service.phrasing import TOP_K
 from flexihash.service.problems import Problem
 
 JSON = "application/json"
@@ -35,6 +37,15 @@ class RawInstances(msgspec.Struct, forbid_unknown_fields=True):
     instances: list[msgspec.Raw]
 
     SHAPE: ClassVar[str] = '{"instances": [{...}, ...]}'
+
+
+class InstancesToPredict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The same for a model of classes or labels: how many probabilities each answer has."""
+
+    instances: list[msgspec.Raw]
+    top_k: Annotated[int, msgspec.Meta(ge=1, le=MOST_CLASSES)] = TOP_K
+
+    SHAPE: ClassVar[str] = RawInstances.SHAPE
 
 
 class InstancesToEmbed(Choice, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -62,7 +73,7 @@ class QueriedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     normalize: Literal["false", "true"] = "false"
 
 
-Shape = TypeVar("Shape", RawInstances, InstancesToEmbed, RawComparison)
+Shape = TypeVar("Shape", RawInstances, InstancesToPredict, InstancesToEmbed, RawComparison)
 
 
 def read_choice(request: Request) -> Choice:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import structlog
 
 from flexihash.consumer.decoding import EventDecoder
@@ -22,9 +23,11 @@ from flexihash.model.model_errors import TablesHeld
 from flexihash.model.online import OnlineModel
 from flexihash.model.pooled import Choice, Embedded, embed
 from flexihash.model.tables import PATIENCE_S, Tables
+from flexihash.model.tasks import Task
 from flexihash.service.advice import advise
 from flexihash.service.folders import check_memory
-from flexihash.service.messages import Prediction, Version
+from flexihash.service.messages import Version
+from flexihash.service.phrasing import TOP_K, phrase
 from flexihash.service.problems import unavailable
 from flexihash.service.service_errors import FolderError
 
@@ -77,13 +80,17 @@ class AttachedModel:
         """Of the table, by which whoever asks must hash."""
         return self._tables.config.n_rows
 
-    async def predict(self, batch: Batch) -> tuple[list[Prediction], Version]:
-        """Predictions for hashed events, and the version that they belong to."""
-        predictions, n_known, version = await self._read(
-            lambda: (self._model.predict(batch), self._model.count_known(batch), self._version())
+    async def predict(self, batch: Batch, top_k: int = TOP_K) -> tuple[list[Any], Version]:
+        """Predictions for hashed events, as the task says them, and the version that they belong to."""
+        names, found, n_known, version = await self._read(
+            lambda: (
+                self._model.class_names(),
+                self._model.predict(batch),
+                self._model.count_known(batch),
+                self._version(),
+            )
         )
-        columns = predictions.values, predictions.scores, n_known, batch.sizes
-        return list(map(Prediction, *(column.tolist() for column in columns))), version
+        return phrase(self._model.config, names, found, n_known, batch.sizes, top_k), version
 
     async def embed(self, batch: Batch, choice: Choice) -> tuple[list[Embedded], Version]:
         """Embeddings of hashed events, all of them one item, and the version that they belong to.
@@ -154,10 +161,14 @@ class Memory:
 
     `status` is the learner's last word. `model` is the newest generation of tables; it outlives its learner, so that
     answers stay what they were until the next learner's tables are ready.
+
+    Args:
+        config: of the models to come, so that their kernels are compiled by then.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, config: ModelConfig = ModelConfig()) -> None:  # noqa: B008
         self.directory = directory
+        self._config = config
         self.status: LearnerStatus | None = None
         self.model: AttachedModel | None = None
         self._is_warm = False
@@ -168,7 +179,7 @@ class Memory:
     async def follow(self) -> None:
         """Compiles the kernels, then keeps `status` and `model` new until cancelled."""
         started = time.perf_counter()
-        await asyncio.to_thread(warm_kernels)
+        await asyncio.to_thread(warm_kernels, self._config)
         log.info("kernels ready", seconds=round(time.perf_counter() - started, 3))
         self._is_warm = True
         while True:
@@ -287,10 +298,10 @@ class Memory:
             self.close()
 
 
-def warm_kernels() -> None:
-    """Compiles what answers, or loads it from Numba's cache, so that no request waits for it."""
-    config = ModelConfig(n_rows=2)
-    decoder = EventDecoder(EventFormat(), config.task, config.n_rows)
+def warm_kernels(config: ModelConfig) -> None:
+    """Compiles what answers by such a model, or loads it from Numba's cache, so that no request waits for it."""
+    config = msgspec.structs.replace(config, n_rows=2, embeddings=False, crosses=())
+    decoder = EventDecoder(EventFormat(), Task.BINARY, config.n_rows)
     decoder.warm_up()
     model = OnlineModel(Tables.create(config))
     batch = hash_features([[("warm", 1.0)]], config.n_rows)

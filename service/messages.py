@@ -29,10 +29,47 @@ class Prediction(msgspec.Struct):
     features: int
 
 
-class Predictions(msgspec.Struct):
-    """One prediction per instance, in their order."""
+class ClassPrediction(msgspec.Struct):
+    """`value` is the most probable class, `score` its logit; null both before a class is known.
 
-    predictions: list[Prediction]
+    `probabilities` are those of the most probable classes, as many as asked for, the most probable first.
+    """
+
+    value: str | int | bool | None
+    probabilities: dict[str, float]
+    score: float | None
+    known_features: int
+    features: int
+
+
+class LabelsPrediction(msgspec.Struct):
+    """`value` are the labels of a probability of 0.5 or more; `probabilities` as for classes, of the labels known."""
+
+    value: list[str | int | bool]
+    probabilities: dict[str, float]
+    known_features: int
+    features: int
+
+
+class TargetPrediction(msgspec.Struct):
+    """`value` is the prediction after the link of the target's task, `score` what it was made of."""
+
+    value: float
+    score: float
+
+
+class TargetsPrediction(msgspec.Struct):
+    """The prediction of each target, by its name."""
+
+    targets: dict[str, TargetPrediction]
+    known_features: int
+    features: int
+
+
+class Predictions(msgspec.Struct):
+    """One prediction per instance, in their order; what each is, the task says."""
+
+    predictions: list[Any]
     version: Version
 
 

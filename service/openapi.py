@@ -9,11 +9,9 @@ from typing import Any, get_args
 import msgspec
 from fastapi import FastAPI
 
-from flexihash.model import contexts
-from flexihash.model.metrics import metric_names
 from flexihash.model.pooled import Kind, Pooling
-from flexihash.model.tasks import Task
 from flexihash.service import messages, problems
+from flexihash.service.answer_schema import TOP_K_SCHEMA, describe_task, show_predictions
 from flexihash.service.bodies import JSON, NDJSON
 from flexihash.service.event_schema import describe_event
 from flexihash.service.settings import Settings
@@ -129,38 +127,26 @@ class DocumentedApp(FastAPI):
         settings: Settings = self.state.parts.settings
         components = document.setdefault("components", {})
         schemas["Model"]["properties"]["metrics"] = {"$ref": "#/components/schemas/Metrics"}
+        schemas["Predictions"]["properties"]["predictions"]["items"] = {"$ref": "#/components/schemas/Prediction"}
+        instances = INSTANCES
+        if settings.task.record.has_classes:
+            instances = {**INSTANCES, "properties": {**INSTANCES["properties"], "top_k": TOP_K_SCHEMA}}
         bodies = {
             "Features": {"type": "object"},
-            "Instances": INSTANCES,
+            "Instances": instances,
             "InstancesToEmbed": INSTANCES_TO_EMBED,
             "Comparison": COMPARISON,
             "Event": describe_event(settings.event_format, settings.task),
         }
-        components.setdefault("schemas", {}).update(schemas, **bodies, **_describe_metrics(settings.task))
+        components.setdefault("schemas", {}).update(schemas, **bodies, **describe_task(settings.model))
         if settings.api_token is None:
             components.pop("securitySchemes", None)
+        show_predictions(document, settings.task)
         for path, operations in document["paths"].items():
             if settings.api_token is None or (path == METRICS and settings.public_metrics):
                 for operation in operations.values():
                     operation.pop("security", None)
         return document
-
-
-def _describe_metrics(task: Task) -> dict[str, Any]:
-    """The schemas of a task's metrics: over all events, and over the last ones."""
-    kinds = {"events": {"type": "integer"}, "weight": {"type": "number"}}
-    metrics = {name: kinds.get(name, {"type": ["number", "null"]}) for name in metric_names(task)}
-    window = {"$ref": "#/components/schemas/WindowMetrics"}
-    embeddings = {"$ref": "#/components/schemas/EmbeddingMetrics"}
-    described = {
-        "Metrics": {**metrics, "window": window, "embeddings": embeddings},
-        "WindowMetrics": metrics,
-        "EmbeddingMetrics": {
-            **{name: {"type": "integer"} for name in ("events", "told")},
-            **{name: {"type": ["number", "null"]} for name, *_ in contexts.LOSSES},
-        },
-    }
-    return {name: {"type": "object", "properties": properties} for name, properties in described.items()}
 
 
 def describe_answers(

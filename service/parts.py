@@ -58,7 +58,7 @@ class Parts:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.memory = Memory(settings.memory)
+        self.memory = Memory(settings.memory, settings.model)
         self.metrics = Metrics(self.memory)
         bulk_bytes = bulk.TIMES * settings.max_instances * (bulk.VECTOR_BYTES + 4 * settings.embedding_dim)
         largest_bytes = max(settings.max_body_bytes, ANSWER_BYTES * settings.max_instances, bulk_bytes)

@@ -87,9 +87,21 @@ class Sound(Outcome):
         for name, value in manifest["metrics"].items():
             if isinstance(value, float) and name != "weight":
                 yield name.replace("_", " "), f"{value:.4f}"
+        yield from _list_classes(manifest["metrics"].get("classes", {}))
         for name, tensor in self.tensors.items():
             shape = " x ".join(f"{size:,}" for size in tensor.shape)
             yield name, f"{shape} {tensor.dtype}, {describe_bytes(tensor.bytes)}"
+
+
+def _list_classes(classes: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:
+    """The most frequent ones, with their events."""
+    from flexihash.model.rates import most_frequent
+
+    shown = most_frequent(classes)
+    for name in shown:
+        yield "class", f"{name}: {classes[name]['count']:,} events"
+    if len(shown) < len(classes):
+        yield "classes", f"{len(classes):,}"
 
 
 @dataclass(frozen=True)

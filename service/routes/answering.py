@@ -17,6 +17,7 @@ from flexihash.service.bodies import (
     JSON,
     NDJSON,
     InstancesToEmbed,
+    InstancesToPredict,
     RawInstances,
     check_content_type,
     check_count,
@@ -27,8 +28,9 @@ from flexihash.service.bulk import hold_of, read_lines
 from flexihash.service.memory import AttachedModel
 from flexihash.service.messages import Embeddings, Predictions, Version
 from flexihash.service.openapi import CHOICE_PARAMETERS, EMBED_BODY, INSTANCES_BODY, describe_answers
+from flexihash.service.parts import Parts
 from flexihash.service.problems import Problem
-from flexihash.service.routes.computing import CHUNK_INSTANCES, compute_chunks, read_in_turn
+from flexihash.service.routes.computing import CHUNK_INSTANCES, Compute, compute_chunks, read_in_turn
 from flexihash.service.routes.responding import make_router, parts_of, respond
 
 VERSION_HEADER = "x-flexihash-version"  # where the answer has no place for it
@@ -110,6 +112,14 @@ async def predict(request: Request) -> Response:
     """What the label of each instance will be. One without features gets the prior: what is known of labels alone."""
     parts = parts_of(request)
     async with read_in_turn(request) as body:
-        instances = split_body(body, RawInstances, parts.decoder).instances
+        instances, compute = _read_instances(body, parts)
         check_count(len(instances), parts.settings.max_instances, "instances")
-        return respond(Predictions(*await compute_chunks(parts, instances, AttachedModel.predict)))
+        return respond(Predictions(*await compute_chunks(parts, instances, compute)))
+
+
+def _read_instances(body: bytes, parts: Parts) -> tuple[list[msgspec.Raw], Compute[Any]]:
+    """The instances, and what predicts them: of classes and labels as many as are asked for."""
+    if parts.settings.task.record.has_classes:
+        asked = split_body(body, InstancesToPredict, parts.decoder)
+        return asked.instances, partial(AttachedModel.predict, top_k=asked.top_k)
+    return split_body(body, RawInstances, parts.decoder).instances, AttachedModel.predict

@@ -49,7 +49,16 @@ def check_whole(said: str) -> None:
     assert "Unable" not in said
 
 
-@pytest.mark.parametrize("changes", [{"task": task} for task in Task] + [{"features_field": ""}], ids=str)
+CHANGES: list[dict[str, Any]] = [
+    *({"task": task} for task in Task if task is not Task.TARGETS),
+    {"task": Task.TARGETS, "targets": "late:binary,order.delay:regression"},
+    {"features_field": ""},
+    {"features_field": "order.now", "label_field": "order.now.late", "weight_field": "/order/a.b"},
+    {"envelope": "debezium", "features_field": "", "label_rule": "delay > 15"},
+]
+
+
+@pytest.mark.parametrize("changes", CHANGES, ids=str)
 def test_nothing_is_left_out(tmp_path: Path, changes: dict[str, Any]) -> None:
     document = create_app(load_settings(memory_dir=tmp_path / "memory", **changes)).openapi()
     (tmp_path / "openapi.json").write_text(json.dumps(document))

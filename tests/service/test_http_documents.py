@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from flexihash.consumer.status import CheckpointStatus
+from flexihash.model.class_metrics import ClassMetrics
+from flexihash.model.target_metrics import TargetMetrics
 from flexihash.service.messages import Embeddings, Predictions, Similarities
 from flexihash.service.settings import Settings
 
@@ -120,6 +125,21 @@ def test_the_page_shows_every_route_with_a_curl() -> None:
             ]
 
 
+def list_metrics(api: Any) -> set[str]:
+    return {family.name for family in text_string_to_metric_families(api.get("/metrics").text)}
+
+
+def reports_of_other_tasks() -> Iterator[dict[str, Any]]:
+    """What is reported where the label is one of many classes, or several targets."""
+    tensors = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in ClassMetrics.layout(2).items()}
+    classes = ClassMetrics(2, tensors)
+    classes.update(np.array([[0.5, 0.0]]), np.zeros(1), np.ones(1))
+    yield classes.report(["UA"])
+    targets = {"late": "binary"}
+    tensors = {name: torch.zeros(shape, dtype=dtype) for name, (shape, dtype) in TargetMetrics.layout(targets).items()}
+    yield TargetMetrics(targets, tensors).report()
+
+
 def test_the_page_lists_every_metric_and_no_other(api: Any, learner: Any) -> None:
     for color in ("red", "blue") * 10:
         learner.learn({"color": color, "size": 1.5}, 1)
@@ -128,6 +148,9 @@ def test_the_page_lists_every_metric_and_no_other(api: Any, learner: Any) -> Non
         rejected={"bad_label": 1},
         checkpoint=CheckpointStatus(path="/c", saved_at=time.time(), duration_s=1, pause_s=1, size_bytes=1),
     )
-    metrics = {family.name for family in text_string_to_metric_families(api.get("/metrics").text)}
+    metrics = list_metrics(api)
+    for report in reports_of_other_tasks():
+        learner.report(metrics=report)
+        metrics |= list_metrics(api)
     listed = set(re.findall(r"^\| `(flexihash_\w+)` ", PAGE.read_text(), re.MULTILINE))
     assert listed == metrics

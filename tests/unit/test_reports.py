@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 
+from flexihash.model.checkpoint.store import CheckpointStore
 from flexihash.model.config import ModelConfig
 from flexihash.model.features import hash_features
 from flexihash.model.online import Learned, OnlineModel
 from flexihash.model.tables import Tables
 from flexihash.model.tasks import Task
+from flexihash.service.commands.inspect import inspect_checkpoint
 
 N_EVENTS = 400
 N_ROWS = 1 << 12
@@ -80,3 +84,17 @@ def test_of_targets() -> None:
     assert delay["mae"] == pytest.approx(np.average(errors, weights=WEIGHTS))
     assert late["log_loss"] < 0.3 * late["baseline_log_loss"]
     assert delay["mae"] < 0.3 * delay["baseline_mae"]
+
+
+def test_a_checkpoint_is_shown_with_its_classes(tmp_path: Path) -> None:
+    model = make_model(task=Task.MULTICLASS)
+    learn(model, SIDES.astype(float), ('"AA"', '"UA"', '"B6"'))
+    store = CheckpointStore(tmp_path, 3)
+    store.save(model.tables.tensors, events=N_EVENTS, positions={}, configuration={}, metrics=model.report())
+    console = Console(width=100)
+    with console.capture() as capture:
+        inspect_checkpoint(next(tmp_path.iterdir())).show(console)
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    counts = sorted(zip(np.bincount(SIDES).tolist(), ("AA", "UA", "B6"), strict=True), reverse=True)
+    assert [line for line in lines if line.startswith("class ")] == [f"class {name}: {n} events" for n, name in counts]
+    assert f"kappa {model.report()['kappa']:.4f}" in lines

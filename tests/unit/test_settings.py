@@ -278,3 +278,52 @@ def test_console_logs_have_no_colours_off_a_terminal(capsys: pytest.CaptureFixtu
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("[error    ] enough n=1 process=api")
     assert "\x1b" not in line
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (
+            {"task": "targets"},
+            "FLEXIHASH_TASK=targets and FLEXIHASH_TARGETS go together: set both, such as late:binary,delay:regression,"
+            " or neither",
+        ),
+        (
+            {"targets": "late:binary"},
+            "FLEXIHASH_TASK=targets and FLEXIHASH_TARGETS go together: set both, such as late:binary,delay:regression,"
+            " or neither",
+        ),
+        (
+            {"task": "multiclass", "positive_labels": "late"},
+            "FLEXIHASH_POSITIVE_LABELS makes labels of yes and no, and FLEXIHASH_TASK is multiclass",
+        ),
+        (
+            {"task": "counts", "label_rule": "delay > 15"},
+            "FLEXIHASH_LABEL_RULE makes labels of yes and no, and FLEXIHASH_TASK is counts",
+        ),
+        (
+            {"positive_labels": "late", "label_rule": "delay > 15"},
+            "set FLEXIHASH_POSITIVE_LABELS or FLEXIHASH_LABEL_RULE, not both: each makes the label",
+        ),
+        ({"targets": "late"}, "--targets late: must be FIELD:TASK, several separated by commas, each field once"),
+        (
+            {"label_rule": "delay > late"},
+            "--label-rule delay > late: must compare a field with a number or a string, by one of >= <= == != > <, such"
+            ' as arr_delay > 15 or status == "late", with the quotes',
+        ),
+        ({"envelope": "avro"}, "--envelope avro: must be '', 'debezium' or 'connect'"),
+    ],
+)
+def test_labels_that_do_not_go_together_are_refused(given: dict[str, str], line: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(**given)
+    assert str(caught.value) == line
+
+
+def test_targets_are_read_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings(task="targets", targets="order.late:binary, delay:regression")
+    assert settings.event_format.targets == (("order.late", Task.BINARY), ("delay", Task.REGRESSION))
+    assert list(settings.model.targets.items()) == [("order.late", Task.BINARY), ("delay", Task.REGRESSION)]
+    for name, value in settings.to_environment().items():
+        monkeypatch.setenv(name, value)
+    assert load_settings() == settings
