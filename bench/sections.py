@@ -17,6 +17,7 @@ from bench.results import Row, Run
 SECTIONS = {
     "learning": "from JSON bytes to the updated table on flights, and how well it predicts, beside the peers",
     "quality": "progressive loss on public streams, beside the peers",
+    "classes": "progressive loss of many classes, and labels, on public streams, beside the peers",
     "embeddings": "is like beside like: context embeddings beside those made offline; speed with them and without",
     "decode": "from JSON bytes to hashed rows, beside msgspec alone",
     "files": "from a file to hashed rows: CSV and Parquet, plain and packed, beside NDJSON",

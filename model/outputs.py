@@ -14,7 +14,7 @@ import torch
 
 from flexihash.model.class_metrics import ClassMetrics
 from flexihash.model.config import ModelConfig
-from flexihash.model.kernel import experts, mixture, slots
+from flexihash.model.kernel import mixture, slots, softmax
 from flexihash.model.label_metrics import LabelMetrics
 from flexihash.model.metrics import Layout, ProgressiveMetrics
 from flexihash.model.target_metrics import TargetMetrics
@@ -73,7 +73,7 @@ def initialize(tensors: Mapping[str, torch.Tensor], config: ModelConfig) -> None
     if config.task is Task.MULTICLASS:
         states = tensors["state"].numpy().reshape(-1, slots.STATE_WIDTH)
         states[:, [slots.LINEAR_BIAS, slots.LINEAR_BIAS_GONE]] = 0.0
-        states[:, slots.WIDE_MIX : slots.WIDE_MIX + experts.N_EXPERTS] = experts.INITIAL_MIX
+        states[:, slots.WIDE_MIX : slots.WIDE_COVARIANCE] = softmax.INITIAL_MIX
         diagonal = range(slots.WIDE_COVARIANCE, slots.LEAD, slots.N_MEMBERS + 1)
         states[:, diagonal] = mixture.PRIOR_MIX
 

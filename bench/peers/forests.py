@@ -8,6 +8,7 @@ from shutil import which
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.peers.peer import SEED, Peer, Predict, Prepare, parse
 from flexihash.model.tasks import Task
@@ -40,13 +41,7 @@ def capymoa_schema(
     """MOA's description of a stream, its features in order, and for each with names the number of each name."""
     from capymoa.stream import Schema
 
-    numbers: dict[str, dict[str, float]] = {}
-    names = list(dict.fromkeys(name for event in events for name in event["features"]))
-    for event in events:
-        for name, value in event["features"].items():
-            if isinstance(value, str):
-                known = numbers.setdefault(name, {})
-                known.setdefault(value, float(len(known)))
+    names, numbers = number_names(events)
     target = (
         {"values_for_class_label": ["0", "1"]}
         if task is Task.BINARY
@@ -56,6 +51,44 @@ def capymoa_schema(
     feature_names = names if task is Task.BINARY else [*names, "label"]
     schema = Schema.from_custom(feature_names=feature_names, values_for_nominal_features=nominal, **target)
     return schema, names, numbers
+
+
+def number_names(events: Sequence[Mapping[str, Any]]) -> tuple[list[str], dict[str, dict[str, float]]]:
+    """The features of a stream, in order, and for each with names the number of each name."""
+    numbers: dict[str, dict[str, float]] = {}
+    names = list(dict.fromkeys(name for event in events for name in event["features"]))
+    for event in events:
+        for name, value in event["features"].items():
+            if isinstance(value, str):
+                known = numbers.setdefault(name, {})
+                known.setdefault(value, float(len(known)))
+    return names, numbers
+
+
+def to_array(
+    features: Mapping[str, Any], names: Sequence[str], numbers: Mapping[str, Mapping[str, float]]
+) -> NDArray[np.float64]:
+    """An event as MOA takes it; NaN where it lacks a feature. (len(names),)"""
+    x = np.full(len(names), np.nan)
+    for place, name in enumerate(names):
+        if name in features:
+            known = numbers.get(name)
+            x[place] = known[features[name]] if known else features[name]
+    return x
+
+
+def capymoa_arrays(
+    events: Sequence[Mapping[str, Any]], classes: Sequence[str]
+) -> tuple[Any, list[NDArray[np.float64]]]:
+    """MOA's description of a stream of many classes, and its events."""
+    from capymoa.stream import Schema
+
+    names, numbers = number_names(events)
+    nominal = {name: list(known) for name, known in numbers.items()}
+    schema = Schema.from_custom(
+        feature_names=names, values_for_nominal_features=nominal, values_for_class_label=list(classes)
+    )
+    return schema, [to_array(event["features"], names, numbers) for event in events]
 
 
 def capymoa_predictions(
@@ -72,12 +105,7 @@ def capymoa_predictions(
     predictions = []
     for message in messages:
         event = parse(message)
-        features = event["features"]
-        x = np.full(len(names), np.nan)
-        for place, name in enumerate(names):
-            if name in features:
-                known = numbers.get(name)
-                x[place] = known[features[name]] if known else features[name]
+        x = to_array(event["features"], names, numbers)
         if task is Task.BINARY:
             instance = LabeledInstance.from_array(schema, x, int(event["label"]))
             votes = model.predict_proba(instance)

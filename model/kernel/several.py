@@ -105,8 +105,10 @@ def learn_one(label, n, n_numbers, loss, weight, memory, words):  # type: ignore
             take_steps(own_loss, n, mixed, prediction, label[head], weight, of_head, own)
         else:
             rest(n, of_head, own)
+    if n_heads == 0:  # an event of no label before any is known
+        rest(n, memory, unpack(words[0]))
     known[0] = n_heads
-    set_clocks(n_heads, n_events + 1.0, memory)
+    set_clocks(max(n_heads, 1), n_events + 1.0, memory)
     return True
 
 

@@ -24,6 +24,7 @@ from flexihash.model.kernel.slots import N_MEMBERS, WIDE_COVARIANCE, WIDE_MIX
 from flexihash.model.kernel.steps import STEP_LIMIT
 from flexihash.model.kernel.vectors import float32s, float64s
 
+INITIAL_MIX = 0.3  # of each member before the first event; together more than 1, since each is moderated
 PROBABILITY_FLOOR = 1e-9  # where logits are taken of probabilities
 
 

@@ -52,7 +52,7 @@ def make_labels(task: Task, drawn: list[int]) -> NDArray[np.float64]:
     return columns
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(n_rows=ROWS, crosses=CROSSES, stream=make_stream(VALUES, most=12))
 def test_kernel_equals_the_formulas_for_classes(n_rows: int, crosses: tuple[str, ...], stream: Any) -> None:
     model = make_model(Task.MULTICLASS, n_rows, crosses)
@@ -78,7 +78,7 @@ def test_kernel_equals_the_formulas_for_classes(n_rows: int, crosses: tuple[str,
         torch.testing.assert_close(model.tables.tensors["touched"], reference.touched)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(
     task=TASKS, n_rows=ROWS, crosses=CROSSES, stream=make_stream(VALUES), cuts=st.lists(st.integers(0, 25), max_size=5)
 )
@@ -99,7 +99,7 @@ def test_any_cut_of_a_stream_gives_equal_bits(
     assert at_once.predictions.tobytes() == np.concatenate([part.predictions for part in in_parts]).tobytes()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(task=TASKS, n_rows=ROWS, crosses=CROSSES, stream=make_stream(VALUES))
 def test_predict_changes_nothing_and_foretells_learn(
     task: Task, n_rows: int, crosses: tuple[str, ...], stream: Any
@@ -121,7 +121,7 @@ def test_predict_changes_nothing_and_foretells_learn(
             assert np.isnan(found[len(predicted) :]).all()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(task=TASKS, n_rows=ROWS, crosses=CROSSES, stream=make_stream(WILD_VALUES, most=50))
 def test_nothing_is_ever_not_finite(task: Task, n_rows: int, crosses: tuple[str, ...], stream: Any) -> None:
     model = make_model(task, n_rows, crosses)

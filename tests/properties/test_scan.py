@@ -456,6 +456,45 @@ def test_any_message_of_another_format_gives_what_parsing_gives(poll: tuple[Even
     assert_same(*poll)
 
 
+RUNS = [
+    b'{"label":1,"n":10,"features":{"a":"x"},"z":{"ts":1700,"x":[-0.5,10,"05"],"s":"1e5 \\"7\\""},"op":"c","t":20}',
+    b'{"x":"1e5","label":1,"q":[100,"200"],"features":{"a":"x"},"z":1e15,"w":"\\u0041\\ud83e\\udd81","t":9}',
+    b'{"features":{"a":"x"},"label":0,"id":"flight-1099","z":{"y1":5,"f":[0,0.10,-1]},"timestamp":"2013-01-01T05:15:00Z"}',
+    b' { "a1" : 1 , "label" : 1 , "b2" : { } , "features" : { "a" : 1 } , "c3" : [ 1 , 20 , 300 ] } ',
+]
+
+
+@st.composite
+def alike(draw: st.DrawFn) -> list[bytes]:
+    """A message many times, each time with some of its digits changed, mostly to digits, and now and then more."""
+    message = draw(st.sampled_from(RUNS))
+    places = [at for at, c in enumerate(message) if chr(c).isdigit()]
+    messages = [message]
+    for _ in range(draw(st.integers(2, 8))):
+        changed = bytearray(message)
+        for at in draw(st.lists(st.sampled_from(places), max_size=4)):
+            changed[at] = ord(draw(st.sampled_from("0" * 4 + "123456789" + 'e."-x')))
+        if draw(st.integers(0, 4)) == 0:
+            at = draw(st.integers(0, len(message) - 1))
+            changed[at : at + draw(st.integers(0, 1))] = draw(st.sampled_from([b"0", b"7", b"}", b",", b'"', b" "]))
+        messages.append(bytes(changed))
+    return messages
+
+
+ALIKE = [
+    EventDecoder(EventFormat(), Task.REGRESSION, 1 << 18),
+    EventDecoder(EventFormat(label_field="z.ts"), Task.REGRESSION, 1 << 18),
+    EventDecoder(EventFormat(label_field="y1", weight_field="c3"), Task.REGRESSION, 1 << 18),
+]
+
+
+@settings(deadline=None, max_examples=500)
+@given(st.sampled_from(ALIKE), alike())
+def test_messages_that_differ_by_digits_give_what_parsing_gives(decoder: EventDecoder, messages: list[bytes]) -> None:
+    """Runs are remembered from one to the next."""
+    assert_same(decoder, messages)
+
+
 @settings(deadline=None, max_examples=100)
 @given(foreign_polls())
 def test_any_instance_of_another_format_gives_what_parsing_gives(

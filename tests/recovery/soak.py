@@ -2,11 +2,12 @@
 
     python -m tests.recovery.soak --rounds 1000
 
-Rounds come in segments of their own topic, service and checkpoints; the topics have one partition and three in turn. A
-round lets the service learn, kills something at a random moment, and waits until events are learned again. At a
-segment's end the newest checkpoint must hold all that the topic holds, and be what `flexihash verify` finds in it: bit
-for bit on one partition, each event exactly once on three. An event's weight is its own, and sums of weights are exact,
-so that a lost event and a doubled one cannot make up for each other. No event may be found to be poison: none is.
+Rounds come in segments of their own topic, service and checkpoints. The topics have one partition and three in turn,
+labels of yes or no, of many classes, and several at once. A round lets the service learn, kills something at a random
+moment, and waits until events are learned again. At a segment's end the newest checkpoint must hold all that the topic
+holds, and be what `flexihash verify` finds in it: bit for bit on one partition, each event exactly once on three. An
+event's weight is its own, and sums of weights are exact, so that a lost event and a doubled one cannot make up for each
+other. No event may be found to be poison: none is.
 
 The seed decides what is killed and when, as far as the machine's own timing lets it.
 """
@@ -29,6 +30,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -43,6 +45,7 @@ from flexihash.consumer.verification import verify_checkpoint
 from flexihash.consumer.wire import EventFormat
 from flexihash.model.checkpoint.store import STEPS, CheckpointStore
 from flexihash.model.config import ModelConfig
+from flexihash.model.tasks import Task
 from rig.broker import KafkaNode, open_broker
 from rig.service import ServiceStuck, kill
 from tests.integration import served
@@ -59,6 +62,7 @@ WEIGHT_UNIT = 2.0**-20  # sums of up to 2^32 of it are exact in float64
 CHECKPOINT_S = 0.3
 QUIET_S = 0.4  # a kill comes within so long after events are learned again
 PATIENCE_S = 120.0  # only a hang lasts so long
+TASKS = (Task.BINARY, Task.MULTICLASS, Task.MULTILABEL)  # in turn, with one partition and with three
 KINDS = {"learner": 0.25, "nested": 0.05, "learn": 0.1, "step": 0.25, "api": 0.08, "group": 0.15, "broker": 0.12}
 
 
@@ -66,7 +70,17 @@ class Mismatch(Exception):
     """What was learned is not what the log implies."""
 
 
-def make_events(seed: int) -> Iterator[bytes]:
+def make_label(task: Task, odds: float, item: int, number: int) -> Any:
+    """A label of the task; classes and labels come into use one after the other."""
+    if task is Task.BINARY:
+        return int(odds > 0)
+    known = 2 + min(number // 500, 8)
+    if task is Task.MULTICLASS:
+        return f"class {(item + (odds > 0)) % known}"
+    return [f"label {k}" for k in range(known) if (item >> k & 1) ^ (odds > k - 1)]
+
+
+def make_events(seed: int, task: Task = Task.BINARY) -> Iterator[bytes]:
     """Endless events: every row of the table gets its share, weights are exact, some are malformed."""
     rng = np.random.default_rng(seed)
     for number in itertools.count(1):
@@ -79,7 +93,7 @@ def make_events(seed: int) -> Iterator[bytes]:
         yield msgspec.json.encode(
             {
                 "features": {"nested": features} if number % NESTED_EVERY == 0 else features,
-                "label": int(rng.random() < 1 / (1 + np.exp(-x - (item % 5 - 2)))),
+                "label": make_label(task, x + item % 5 - 2 - float(rng.logistic()), int(item), number),
                 "weight": 1.0 + number % (1 << 20) * WEIGHT_UNIT,
             }
         )
@@ -88,10 +102,10 @@ def make_events(seed: int) -> Iterator[bytes]:
 class Feeder:
     """Publishes events at a steady rate until stopped, whatever becomes of the broker meanwhile."""
 
-    def __init__(self, connection: KafkaConnection, topic: str, seed: int) -> None:
+    def __init__(self, connection: KafkaConnection, topic: str, events: Iterator[bytes]) -> None:
         self._publisher = Publisher(Topic(connection, topic))
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._feed, args=(make_events(seed),))
+        self._thread = threading.Thread(target=self._feed, args=(events,))
         self._thread.start()
 
     def _feed(self, events: Iterator[bytes]) -> None:
@@ -213,11 +227,12 @@ class Soak:
             Mismatch: it was not as if nothing had been killed.
         """
         rng = random.Random(f"{self._report.seed} {number}")
-        n_partitions = 1 if number % 2 == 0 else 3
+        n_partitions, task = 1 if number % 2 == 0 else 3, TASKS[number % len(TASKS)]
         topic = f"soak-{os.getpid()}-{self._report.seed}-{number}"
         Topic(self._connection, topic).create(n_partitions)
-        service = Service(self._connection, topic, self._folder / topic, self._extra)
-        feeder = Feeder(self._connection, topic, self._report.seed + number)
+        extra = {**self._extra, "FLEXIHASH_TASK": str(task)}
+        service = Service(self._connection, topic, self._folder / topic, extra)
+        feeder = Feeder(self._connection, topic, make_events(self._report.seed + number, task))
         try:
             service.start()
             service.wait_progress()
@@ -227,7 +242,7 @@ class Soak:
             ends = self._read_ends(topic, n_partitions)
             service.wait(lambda: service.status().positions == ends, f"positions {ends}")
             service.stop()
-            self._report.events += self._compare(service, ends)
+            self._report.events += self._compare(service, task, ends)
             self._report.segments += 1
         finally:
             feeder.stop()
@@ -288,7 +303,7 @@ class Soak:
         assert len(ends) == n_partitions
         return {f"{topic}:{partition}": end for partition, end in ends.items()}
 
-    def _compare(self, service: Service, ends: dict[str, int]) -> int:
+    def _compare(self, service: Service, task: Task, ends: dict[str, int]) -> int:
         newest = CheckpointStore(service.folder / "checkpoints", 3).list()[0]
         assert newest.manifest is not None, newest.problem
         if poison := newest.manifest.metrics["poison"]:
@@ -296,7 +311,8 @@ class Soak:
         if newest.manifest.positions != ends:
             raise Mismatch(f"{newest.path} ends at {newest.manifest.positions}, the log at {ends}")
         source = KafkaSource(Topic(self._connection, service.topic))
-        verdict = verify_checkpoint(newest.path, source, ModelConfig(n_rows=N_ROWS, embeddings=True), EventFormat())
+        config = ModelConfig(task=task, n_rows=N_ROWS, embeddings=True)
+        verdict = verify_checkpoint(newest.path, source, config, EventFormat())
         source.close()
         if verdict.differences:
             raise Mismatch(f"{newest.path}: {'; '.join(verdict.differences)}")

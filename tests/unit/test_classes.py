@@ -109,6 +109,15 @@ def test_what_a_model_of_many_outputs_may_be() -> None:
             ModelConfig(task=Task.TARGETS, targets=targets)
 
 
+def test_events_without_labels_count_before_any_is_known() -> None:
+    model = OnlineModel(Tables.create(ModelConfig(task=Task.MULTILABEL, n_rows=N_ROWS, max_classes=4)))
+    batch = hash_features([flatten({"size": 1.5}, FeatureRules())] * 3, N_ROWS)
+    learned = model.learn(batch, np.array([[0, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]], np.float64))
+    assert learned.is_learned.all()
+    assert model.n_events == 3
+    assert model.predict(batch).values.shape == (3, 1)
+
+
 def test_labels_are_columns_of_the_model() -> None:
     config = ModelConfig(task=Task.MULTILABEL, n_rows=N_ROWS, max_classes=4)
     model = OnlineModel(Tables.create(config))
