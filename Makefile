@@ -54,7 +54,7 @@ $(BENCH): $(READY)
 	$(PIP) install -c constraints.txt -e '.[bench]'
 	touch $@
 
-bench: $(BENCH) ## Measure speed and quality beside the peers into bench/results (under 15 minutes on two idle cores)
+bench: $(BENCH) ## Measure speed and quality beside the peers into bench/results (an hour on two idle cores)
 	$(RUN) bench
 
 profile: $(BENCH) ## Draw a flame graph of the learner on flights: profile.svg
