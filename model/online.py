@@ -201,9 +201,16 @@ class OnlineModel:
         stream.look_up(len(batch), self._address(batch), self._memory, self._scratch_for(batch, 1), rows.ctypes.data)
         return torch.from_numpy(rows)
 
-    def embed(self, batch: Batch) -> torch.Tensor:
-        """(B, 16) float32: the sum of value * row vector over each event's activations; zeros without features."""
-        _, embeddings = self._read(batch)
+    def embed(self, batch: Batch, output: str = "") -> torch.Tensor:
+        """(B, 16) float32: the sum of value * row vector over each event's activations; zeros without features.
+
+        Args:
+            output: the class, label or target by whose rows; empty: the first one's, which are the events' own.
+
+        Raises:
+            ConfigurationError: none of this name is known.
+        """
+        _, embeddings = self._read(batch, outputs.find_head(self.config, self.classes, output) if output else 0)
         return torch.from_numpy(embeddings)
 
     def count_known(self, batch: Batch) -> NDArray[np.int64]:
@@ -239,14 +246,14 @@ class OnlineModel:
     def _list_titles(self) -> list[str]:
         return list(map(outputs.title_of, self.class_names()))
 
-    def _read(self, batch: Batch) -> tuple[Predictions, NDArray[np.float32]]:
+    def _read(self, batch: Batch, head: int = 0) -> tuple[Predictions, NDArray[np.float32]]:
         of_heads = (self.config.n_heads,) if self._has_heads else ()
         predictions = Predictions(*np.empty((2, len(batch), *of_heads)))
         embeddings = np.empty((len(batch), DIM), np.float32)
         found = locate(*predictions, embeddings)
         n_known = int(self._known[0])
         scratch = self._scratch_for(batch, n_known)
-        self._kernel.predict(self._loss, len(batch), self._address(batch), self._memory, scratch, *found)
+        self._kernel.predict(self._loss, len(batch), self._address(batch), self._memory, scratch, *found, head)
         if self._has_heads:
             predictions = Predictions(*(found[:, :n_known] for found in predictions))
         return predictions, embeddings

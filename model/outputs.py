@@ -17,6 +17,7 @@ from flexihash.model.config import ModelConfig
 from flexihash.model.kernel import mixture, slots, softmax
 from flexihash.model.label_metrics import LabelMetrics
 from flexihash.model.metrics import Layout, ProgressiveMetrics
+from flexihash.model.model_errors import ConfigurationError
 from flexihash.model.target_metrics import TargetMetrics
 from flexihash.model.tasks import TASKS, Task
 
@@ -83,6 +84,19 @@ def list_tasks(config: ModelConfig) -> list[int]:
     if config.task is Task.TARGETS:
         return [TASKS[task].number for task in config.targets.values()]
     return [TASKS[Task.BINARY if config.task is Task.MULTILABEL else config.task].number] * config.n_heads
+
+
+def find_head(config: ModelConfig, classes: ClassNames | None, name: str) -> int:
+    """The head of a target of this name, or of a class or label, which may be a number or a boolean.
+
+    Raises:
+        ConfigurationError: none is known.
+    """
+    known = list(config.targets) if classes is None else classes.texts()
+    for text in (name, msgspec.json.encode(name).decode()):
+        if text in known:
+            return known.index(text)
+    raise ConfigurationError(f'this model knows no class, label or target "{name}"')
 
 
 class ClassNames:

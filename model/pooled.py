@@ -29,12 +29,14 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
             label; None for contexts where the model learns them.
         pooling: of the features' vectors, each taken once, as `flexi_hash_embedding.pooling` defines it; factors are
             summed only.
+        output: the class, label or target whose own factors are wanted; empty: the first one's.
         normalize: whether each embedding is divided by its length; zeros stay zeros.
     """
 
     kind: Kind | None = None
     pooling: Pooling = "sum"
     normalize: bool = False
+    output: str = ""
 
     def over(self, other: Choice) -> Choice:
         """The other choice, but for what is not as by default in this one."""
@@ -48,11 +50,13 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
         Raises:
             EmbeddingsOff: contexts are wanted, and it learns none.
-            ConfigurationError: factors are to be pooled otherwise than by their sum.
+            ConfigurationError: factors are to be pooled otherwise than summed, or contexts are wanted of an output.
         """
-        kind = self.kind or ("context" if config.embeddings else "task")
+        kind = self.kind or ("context" if config.embeddings and not self.output else "task")
         if kind == "context" and not config.embeddings:
             raise EmbeddingsOff("this model learns no context embeddings: they are turned off")
+        if kind == "context" and self.output:
+            raise ConfigurationError(f'output "{self.output}" is for the kind "task": contexts know no labels')
         if kind == "task" and self.pooling != "sum":
             raise ConfigurationError(f'pooling "{self.pooling}" is for the kind "context": the kind "task" is summed')
         return kind
@@ -84,7 +88,7 @@ def embed(model: OnlineModel, batch: Batch, choice: Choice) -> Embedded:
         vectors = pool_vectors(contexts.served(table, rows), torch.from_numpy(batch.offsets), ones, choice.pooling)
         known = count_each(contexts.are_learned(table, rows).numpy(), batch)
     else:
-        vectors, known = model.embed(batch), model.count_known(batch)
+        vectors, known = model.embed(batch, choice.output), model.count_known(batch)
     return Embedded((normalize(vectors) if choice.normalize else vectors).numpy(), known, batch.sizes)
 
 

@@ -71,6 +71,7 @@ class QueriedChoice(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kind: Kind | msgspec.UnsetType = msgspec.UNSET
     pooling: Pooling = "sum"
     normalize: Literal["false", "true"] = "false"
+    output: str = ""
 
 
 Shape = TypeVar("Shape", RawInstances, InstancesToPredict, InstancesToEmbed, RawComparison)
@@ -85,9 +86,9 @@ def read_choice(request: Request) -> Choice:
     try:
         given = msgspec.convert(dict(request.query_params), QueriedChoice)
         kind = None if isinstance(given.kind, msgspec.UnsetType) else given.kind
-        return Choice(kind=kind, pooling=given.pooling, normalize=given.normalize == "true")
+        return Choice(kind=kind, pooling=given.pooling, normalize=given.normalize == "true", output=given.output)
     except msgspec.ValidationError as error:
-        detail = f"the query may have kind, pooling and normalize: {error}"
+        detail = f"the query may have kind, pooling, normalize and output: {error}"
         raise Problem(422, detail, reason="shape") from None
 
 

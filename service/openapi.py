@@ -67,6 +67,7 @@ CHOICE = {  # of embeddings, as `model.pooled` has it
     "kind": {"type": ["string", "null"], "enum": [*get_args(Kind), None]},
     "pooling": {"type": "string", "enum": [*get_args(Pooling)], "default": "sum"},
     "normalize": {"type": "boolean", "default": False},
+    "output": {"type": "string", "default": "", "description": "The class, label or target whose own factors it is."},
 }
 INSTANCES_TO_EMBED = {**INSTANCES, "properties": {**INSTANCES["properties"], **CHOICE}}
 COMPARISON = {

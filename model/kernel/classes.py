@@ -113,16 +113,16 @@ def learn_one(true, n, n_numbers, weight, memory, words):  # type: ignore[no-unt
 
 
 @entry
-def predict(loss, n_events, events, memory, words, predictions, scores, embeddings):  # type: ignore[no-untyped-def]
+def predict(loss, n_events, events, memory, words, predictions, scores, embeddings, head):  # type: ignore[no-untyped-def]
     """Probabilities, scores and embeddings of all events, as `learn` would predict the next one; changes nothing.
 
     Args:
         predictions, scores: addresses of (B, n_heads) float64: each class's probability, and the logit by which it
             was calibrated; of classes that are not known NaN.
-        embeddings: address of (B, DIM) float32: the first head's.
+        embeddings: address of (B, DIM) float32: those of `head`, which is the first or one that is known.
     """
     scratch = unpack(words[0])
-    offsets, total = int64s(events.offsets), float32s(scratch.total)
+    offsets, total = int64s(events.offsets), float32s(unpack(words[head]).total)
     likely, logit = float64s(scratch.likely), float64s(scratch.logit)
     n_classes = int64s(memory.known)[0]
     for b in range(n_events):

@@ -135,15 +135,15 @@ def count_heads(label, memory):  # type: ignore[no-untyped-def]
 
 
 @entry
-def predict(loss, n_events, events, memory, words, predictions, scores, embeddings):  # type: ignore[no-untyped-def]
+def predict(loss, n_events, events, memory, words, predictions, scores, embeddings, head):  # type: ignore[no-untyped-def]
     """Predictions, scores and embeddings of all events, as `learn` would predict the next one; changes nothing.
 
     Args:
         predictions, scores: addresses of (B, n_heads) float64; of heads that are not known NaN.
-        embeddings: address of (B, DIM) float32: the first head's.
+        embeddings: address of (B, DIM) float32: those of `head`, which is the first or one that is known.
     """
     scratch = unpack(words[0])
-    offsets, total = int64s(events.offsets), float32s(scratch.total)
+    offsets, total = int64s(events.offsets), float32s(unpack(words[head]).total)
     n_known = int64s(memory.known)[0]
     for b in range(n_events):
         n, _ = find_activations(offsets[b], offsets[b + 1], events, memory, scratch)

@@ -55,12 +55,13 @@ def learn(loss, begin, end, events, labels, weights, memory, contexts, words, pr
 
 
 @entry
-def predict(loss, n_events, events, memory, words, predictions, scores, embeddings):  # type: ignore[no-untyped-def]
+def predict(loss, n_events, events, memory, words, predictions, scores, embeddings, head):  # type: ignore[no-untyped-def]
     """Predictions, scores and embeddings of all events, as `learn` would predict the next one; changes nothing.
 
     Args:
         predictions, scores: addresses of (B,) float64.
         embeddings: address of (B, DIM) float32.
+        head: whose embeddings are wanted; there is but one here.
     """
     scratch = unpack(words[0])
     offsets, state, total = int64s(events.offsets), float64s(memory.state), float32s(scratch.total)

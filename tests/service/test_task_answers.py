@@ -34,6 +34,26 @@ def teach(learner: Any, labels: np.ndarray, classes: tuple[str, ...] = ()) -> No
     learner.report(events=learner.model.n_events, metrics=learner.model.report())
 
 
+@pytest.mark.parametrize("settings", [Task.MULTICLASS], indirect=True)
+def test_a_class_has_factors_of_its_own(api: Any, learner: Any) -> None:
+    teach(learner, np.arange(3.0), ('"AA"', '"UA"', '"B6"'))
+
+    def embed(status: int = 200, **choice: Any) -> Any:
+        answer = api.post("/v1/embeddings", json={"instances": [{"carrier": "UA"}], **choice})
+        assert answer.status_code == status, answer.text
+        return answer.json()
+
+    of_classes = [embed(output=name)["embeddings"] for name in ("AA", "UA", "B6")]
+    assert embed(kind="task")["embeddings"] == of_classes[0]
+    assert of_classes[0] != of_classes[1] != of_classes[2]
+    assert (
+        api.post("/v1/embeddings?output=UA", json={"instances": [{"carrier": "UA"}]}).json()["embeddings"]
+        == of_classes[1]
+    )
+    assert 'no class, label or target "XX"' in embed(409, output="XX")["detail"]
+    assert "contexts know no labels" in embed(409, kind="context", output="UA")["detail"]
+
+
 def ask(api: Any, **body: Any) -> Any:
     answer = api.post("/v1/predictions", json={"instances": [{"carrier": "UA"}, {}], **body})
     assert answer.status_code == 200, answer.text
