@@ -54,7 +54,7 @@ $(BENCH): $(READY)
 	$(PIP) install -c constraints.txt -e '.[bench]'
 	touch $@
 
-bench: $(BENCH) ## Measure speed and quality beside the peers into bench/results (under 15 minutes on two idle cores)
+bench: $(BENCH) ## Measure speed and quality beside the peers into bench/results (an hour on two idle cores)
 	$(RUN) bench
 
 profile: $(BENCH) ## Draw a flame graph of the learner on flights: profile.svg
@@ -77,7 +77,7 @@ $(BROWSER): $(READY)
 test-browser: $(BROWSER) ## Try the documentation page in Chromium, which CHROMIUM names (/usr/bin/chromium)
 	$(RUN) pytest tests/browser
 
-ROUNDS ?= 100
+ROUNDS ?= 90
 soak: $(READY) ## Kill the service ROUNDS times on a real broker, and compare with the log
 	$(RUN) tests.recovery.soak --rounds $(ROUNDS)
 

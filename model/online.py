@@ -71,6 +71,7 @@ class OnlineModel:
         self.metrics = outputs.make_metrics(tables.config, of_metrics)
         self._loss = losses.Loss(tables.config.task.record.number, tables.config.quantile, True)
         self._kernel = KERNELS.get(tables.config.task, stream)
+        self._has_heads = self._kernel is not stream
         self._tasks = np.array(outputs.list_tasks(tables.config), np.int64)
         self.classes = outputs.ClassNames(tensors) if tables.config.task.record.has_classes else None
         self._known = tensors[outputs.KNOWN].numpy() if outputs.KNOWN in tensors else np.ones(1, np.int64)
@@ -93,7 +94,7 @@ class OnlineModel:
         self._state = tensors["state"].numpy()
         self._positions = tensors["positions"].numpy()
         self._digests = tensors["digests"].numpy()
-        self._n_pairs = MOST_PAIRS if tables.config.crosses else MOST_PRODUCTS if tables.config.n_heads > 1 else 0
+        self._n_pairs = MOST_PAIRS if tables.config.crosses else MOST_PRODUCTS if self._has_heads else 0
         self._make_scratch(64, 1)
 
     def __reduce__(self) -> tuple[type[OnlineModel], tuple[Tables]]:
@@ -239,20 +240,20 @@ class OnlineModel:
         return list(map(outputs.title_of, self.class_names()))
 
     def _read(self, batch: Batch) -> tuple[Predictions, NDArray[np.float32]]:
-        n_heads = self.config.n_heads
-        predictions = Predictions(*np.empty((2, len(batch), n_heads) if n_heads > 1 else (2, len(batch))))
+        of_heads = (self.config.n_heads,) if self._has_heads else ()
+        predictions = Predictions(*np.empty((2, len(batch), *of_heads)))
         embeddings = np.empty((len(batch), DIM), np.float32)
         found = locate(*predictions, embeddings)
         n_known = int(self._known[0])
         scratch = self._scratch_for(batch, n_known)
         self._kernel.predict(self._loss, len(batch), self._address(batch), self._memory, scratch, *found)
-        if n_heads > 1:
+        if self._has_heads:
             predictions = Predictions(*(found[:, :n_known] for found in predictions))
         return predictions, embeddings
 
     def _count_heads(self, labels: NDArray[np.float64]) -> int:
         """How many heads will be in use when these labels are learned."""
-        if self.config.n_heads == 1 or not labels.size:
+        if not self._has_heads or not labels.size:
             return 1
         if labels.ndim > 1:
             return int(max(self._known[0], np.flatnonzero((labels > 0.0).any(axis=0)).max(initial=0) + 1))

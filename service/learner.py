@@ -32,7 +32,7 @@ from flexihash.model.checkpoint.store import CheckpointStore, Loaded
 from flexihash.model.config import ModelConfig
 from flexihash.model.model_errors import ConfigurationError, ModelError
 from flexihash.model.online import OnlineModel
-from flexihash.model.saving import Saver
+from flexihash.model.saving import Saver, Shadow
 from flexihash.model.tables import Tables
 from flexihash.service.advice import advise
 from flexihash.service.folders import (
@@ -283,8 +283,10 @@ def _source_class(client: str) -> type[KafkaSource]:
 
 
 def _warm_up(config: ModelConfig, decoder: EventDecoder) -> None:
-    """Loads, or compiles, what the first event would wait for."""
-    OnlineModel(Tables.create(msgspec.structs.replace(config, n_rows=2, embeddings=False))).warm_up()
+    """Loads, or compiles, what the first event or the first checkpoint would wait for."""
+    tables = Tables.create(msgspec.structs.replace(config, n_rows=2))
+    OnlineModel(tables).warm_up()
+    Shadow(tables).refresh()
     decoder.warm_up()
 
 

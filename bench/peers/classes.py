@@ -87,7 +87,8 @@ def capymoa_forest(events: Sequence[Event]) -> NDArray[np.float64]:
         instance = LabeledInstance.from_array(schema, x, true)
         votes = np.zeros(len(classes))
         given = model.predict_proba(instance)
-        votes[: 0 if given is None else len(given)] = () if given is None else given
+        if given is not None:
+            votes[: len(given)] = np.nan_to_num(given)
         found.append((votes[true] / votes.sum() if votes.sum() > 0 else 0.0, votes.argmax() == true))
         model.train(instance)
     return np.array(found, np.float64)
@@ -159,7 +160,7 @@ def class_peers() -> tuple[list[ClassPeer], list[str]]:
             river_classes(lambda: forest.ARFClassifier(n_models=N_RIVER_TREES, seed=SEED)),
             3_000,
         ),
-        ClassPeer("River Mondrian forest", river_classes(lambda: forest.AMFClassifier(seed=SEED)), 2_000),
+        ClassPeer("River Mondrian forest", river_classes(lambda: scaled(forest.AMFClassifier(seed=SEED))), 2_000),
         ClassPeer("River kNN", river_classes(lambda: scaled(neighbors.KNNClassifier())), 2_000),
     ]
     if reason := forests.missing():

@@ -84,13 +84,19 @@ class Sound(Outcome):
                 yield "skipped", f"{place} offsets {first:,} to {until - 1:,}"
         for name, value in manifest["configuration"].items():
             yield name, str(value)
-        for name, value in manifest["metrics"].items():
-            if isinstance(value, float) and name != "weight":
-                yield name.replace("_", " "), f"{value:.4f}"
+        yield from _list_metrics(manifest["metrics"])
+        for target, report in manifest["metrics"].get("targets", {}).items():
+            yield from _list_metrics(report, f"{target}: ")
         yield from _list_classes(manifest["metrics"].get("classes", {}))
         for name, tensor in self.tensors.items():
             shape = " x ".join(f"{size:,}" for size in tensor.shape)
             yield name, f"{shape} {tensor.dtype}, {describe_bytes(tensor.bytes)}"
+
+
+def _list_metrics(report: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in report.items():
+        if isinstance(value, float) and name != "weight":
+            yield prefix + name.replace("_", " "), f"{value:.4f}"
 
 
 def _list_classes(classes: dict[str, dict[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -35,10 +35,10 @@ def _draw_classes(report: Mapping[str, Any]) -> Table:
     classes, window = report["classes"], report["window"]
     shown = most_frequent(classes)
     n_more = sum(one["count"] > 0 for one in classes.values()) - len(shown)
-    table = _make_table("class", *OF_A_CLASS, f"of the last {window['events']:,}", *OF_A_CLASS[1:])
+    table = _make_table("class", *OF_A_CLASS, f"last {window['events']:,}", "f1")
     for name in shown:
-        parts = classes[name], window["classes"][name]
-        table.add_row(name, *(_round(part[key]) for part in parts for key in OF_A_CLASS))
+        lately = window["classes"][name]
+        table.add_row(name, *map(_round, (*classes[name].values(), lately["count"], lately["f1"])))
     if n_more:
         table.add_row(f"{n_more:,} more")
     return table

@@ -118,6 +118,15 @@ def test_events_without_labels_count_before_any_is_known() -> None:
     assert model.predict(batch).values.shape == (3, 1)
 
 
+def test_one_target_is_learned_as_several_are() -> None:
+    model = OnlineModel(Tables.create(ModelConfig(task=Task.TARGETS, n_rows=N_ROWS, targets={"late": Task.BINARY})))
+    features = {f"f{k}": 0.5 * k for k in range(16)}  # as many as are multiplied
+    batch = hash_features([flatten(features, FeatureRules())] * 200, N_ROWS)
+    model.learn(batch, np.ones((200, 1)))
+    assert model.predict(batch).values.shape == (200, 1)
+    assert model.predict(batch).values[0, 0] > 0.9
+
+
 def test_labels_are_columns_of_the_model() -> None:
     config = ModelConfig(task=Task.MULTILABEL, n_rows=N_ROWS, max_classes=4)
     model = OnlineModel(Tables.create(config))

@@ -290,6 +290,22 @@ def test_learn_of_an_absent_file_is_one_line(run: Run) -> None:
     )
 
 
+def test_learn_of_classes_shows_each_of_them(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "events.ndjson"
+    classes = ["AA", "B6", "B6"] * 40
+    lines = (json.dumps({"features": {"carrier": name}, "label": name}) + "\n" for name in classes)
+    file.write_text("".join(lines))
+    code, out, err = run("learn", file, "--n-rows", 1024, "--task", "multiclass", "--checkpoint-dir", "kept")
+    assert (code, err) == (0, "")
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line[:1] == "│"]
+    assert [row[:2] for row in rows if row[0] in ("AA", "B6")] == [["B6", "80"], ["AA", "40"]]
+    (baseline,) = (row[2] for row in rows if row[0] == "accuracy")
+    assert 0.6 < float(baseline) < 0.67
+    code, out, _ = run("inspect", next(Path("kept").iterdir()))
+    shown = [" ".join(line.split()) for line in out.splitlines()]
+    assert [line for line in shown if line.startswith("class ")] == ["class B6: 80 events", "class AA: 40 events"]
+
+
 def test_inspect_shows_lists_and_finds_damage(run: Run, tmp_path: Path) -> None:
     file = write_events(tmp_path / "events.ndjson", [1, 0] * 5)
     run("learn", file, "--json", "--n-rows", 1024, "--checkpoint-dir", "kept")

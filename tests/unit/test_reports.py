@@ -89,12 +89,25 @@ def test_of_targets() -> None:
 def test_a_checkpoint_is_shown_with_its_classes(tmp_path: Path) -> None:
     model = make_model(task=Task.MULTICLASS)
     learn(model, SIDES.astype(float), ('"AA"', '"UA"', '"B6"'))
-    store = CheckpointStore(tmp_path, 3)
-    store.save(model.tables.tensors, events=N_EVENTS, positions={}, configuration={}, metrics=model.report())
-    console = Console(width=100)
-    with console.capture() as capture:
-        inspect_checkpoint(next(tmp_path.iterdir())).show(console)
-    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    lines = show_checkpoint(model, tmp_path)
     counts = sorted(zip(np.bincount(SIDES).tolist(), ("AA", "UA", "B6"), strict=True), reverse=True)
     assert [line for line in lines if line.startswith("class ")] == [f"class {name}: {n} events" for n, name in counts]
     assert f"kappa {model.report()['kappa']:.4f}" in lines
+
+
+def test_a_checkpoint_is_shown_with_its_targets(tmp_path: Path) -> None:
+    model = make_model(task=Task.TARGETS, targets={"late": Task.BINARY, "delay": Task.REGRESSION})
+    learn(model, np.stack([SIDES == 0, 5.0 * SIDES], axis=1).astype(float))
+    report = model.report()
+    assert f"late: log loss {report['targets']['late']['log_loss']:.4f}" in show_checkpoint(model, tmp_path)
+    assert f"delay: mae {report['targets']['delay']['mae']:.4f}" in show_checkpoint(model, tmp_path)
+
+
+def show_checkpoint(model: OnlineModel, folder: Path) -> list[str]:
+    """The lines of `inspect` for a checkpoint of the model as it is."""
+    store = CheckpointStore(folder, 3)
+    store.save(model.tables.tensors, events=N_EVENTS, positions={}, configuration={}, metrics=model.report())
+    console = Console(width=100)
+    with console.capture() as capture:
+        inspect_checkpoint(max(folder.iterdir())).show(console)
+    return [" ".join(line.split()) for line in capture.get().splitlines()]
