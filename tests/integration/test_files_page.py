@@ -3,42 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
 from pathlib import Path
 
-from flexihash.service.environment import PREFIX
-from tests.integration.test_tour import PATIENCE_S, find_network
+from tests.integration.pasted import ACTIVATED, BROKER, SERVE_AND_ASK, paste_blocks, read_blocks
 
-PAGE = Path(__file__).parents[2] / "docs" / "files.md"
 TERMINALS = f"""
-set -m -o pipefail
 bash make.sh; bash learn.sh >learn.txt 2>&1; echo learn $?
-bash broker.sh >broker.txt 2>&1 & broker=$!
-bash serve.sh >serve.txt 2>&1 & serve=$!
-timeout {PATIENCE_S} bash ask.sh >ask.txt 2>ask.err; echo ask $?
-kill -INT -- -$serve; wait $serve; echo serve $?
-kill -INT -- -$broker; wait $broker; echo broker $?
+{BROKER}
+{SERVE_AND_ASK}
 """
 
 
-def read_blocks() -> list[str]:
-    section = PAGE.read_text().partition("## From a table to a prediction")[2].partition("\n## ")[0]
-    return [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n)+", section)]
-
-
 def test_from_a_table_to_a_prediction(tmp_path: Path) -> None:
-    for name, block in zip(("make", "learn", "broker", "serve", "ask"), read_blocks(), strict=True):
-        (tmp_path / f"{name}.sh").write_text(block)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    environment[f"{PREFIX}MEMORY_DIR"] = str(tmp_path / "memory")
-    environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    ended = subprocess.run(
-        [*find_network(), "bash", "-c", TERMINALS], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    said = {path.name: path.read_text() for path in tmp_path.glob("*.txt")}
+    blocks = read_blocks("docs/files.md", "From a table to a prediction")
+    named = dict(zip(("make", "learn", "broker", "serve", "ask"), blocks, strict=True))
+    ended, said = paste_blocks(named, TERMINALS, tmp_path, ACTIVATED)
     assert ended.stdout == "learn 0\nask 0\nserve 0\nbroker 0\n", (ended.stderr, said)
     assert "5,000 events learned in" in said["learn.txt"]
     answer = json.loads(said["ask.txt"])

@@ -3,36 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from tests.integration.pasted import PATIENCE_S, paste_blocks, read_blocks
 
-from flexihash.service.environment import PREFIX
-from flexihash.service.service_errors import AddressError
-from flexihash.service.supervisor import bind_socket
-from rig.ports import HOST
-
-README = Path(__file__).parents[2] / "README.md"
-PATIENCE_S = 180  # the first start on a machine compiles the kernels
-PORTS = (8080, 9092)  # that the blocks take
-
-# A network of its own, where the ports of the blocks are free whatever else runs on this machine.
-ALONE = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-c"]
-RAISE_LOOPBACK = """
-import fcntl, os, socket, struct, sys
-UP, SET_FLAGS = 0x1, 0x8914
-fcntl.ioctl(socket.socket(), SET_FLAGS, struct.pack("16sh22x", b"lo", UP))
-os.execvp(sys.argv[1], sys.argv[1:])
-"""
-
-# Each terminal is a process group, which Ctrl-C ends. The last two blocks are pasted twice while the service runs, and
-# all of it once more after the broker has forgotten everything.
+# The last two blocks are pasted twice while the service runs, and all of it once more after the broker has forgotten
+# everything.
 TERMINALS = f"""
-set -m -o pipefail
 for round in 1 2; do
     bash broker.sh >broker-$round.txt 2>&1 & broker=$!
     bash serve.sh >serve-$round.txt 2>&1 & serve=$!
@@ -46,37 +24,13 @@ done
 """
 
 
-def read_blocks() -> list[str]:
-    section = README.read_text().partition("## A tour with curl")[2].partition("\n## ")[0]
-    return [re.sub(r"(?m)^    ", "", block) for block in re.findall(r"(?m)(?:^    .*\n)+", section)]
-
-
-def find_network() -> list[str]:
-    """What a command is begun with to have the ports."""
-    command = [*ALONE, RAISE_LOOPBACK]
-    if subprocess.run([*command, "true"], capture_output=True, check=False).returncode == 0:
-        return command
-    try:
-        for port in PORTS:
-            bind_socket(HOST, port).close()
-    except AddressError as taken:
-        pytest.skip(f"no network of its own is to be had here, and {taken}")
-    return []
-
-
 def test_the_tour_can_be_pasted_again_and_again(tmp_path: Path) -> None:
-    broker, serve, asked, more, file = read_blocks()
+    broker, serve, asked, more, file = read_blocks("README.md", "A tour with curl")
     blocks = {"broker": broker, "serve": serve, "tour": asked + more, "file": file}
-    for name, block in blocks.items():
+    for block in blocks.values():
         assert "#" not in block, "a comment is no comment in every shell that people paste into"
-        (tmp_path / f"{name}.sh").write_text(block)
     (tmp_path / ".venv").symlink_to(sys.prefix)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
-    environment[f"{PREFIX}MEMORY_DIR"] = str(tmp_path / "memory")  # else one for all who serve this topic here
-    ended = subprocess.run(
-        [*find_network(), "bash", "-c", TERMINALS], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    said = {path.name: path.read_text() for path in tmp_path.glob("*.txt")}
+    ended, said = paste_blocks(blocks, TERMINALS, tmp_path, {})
     assert ended.stdout == "serve 0\nbroker 0\nfile 0\n" * 2, (ended.stderr, said)
 
     for number in (1, 2):
