@@ -77,7 +77,7 @@ $(BROWSER): $(READY)
 test-browser: $(BROWSER) ## Try the documentation page in Chromium, which CHROMIUM names (/usr/bin/chromium)
 	$(RUN) pytest tests/browser
 
-ROUNDS ?= 90
+ROUNDS ?= 60
 soak: $(READY) ## Kill the service ROUNDS times on a real broker, and compare with the log
 	$(RUN) tests.recovery.soak --rounds $(ROUNDS)
 

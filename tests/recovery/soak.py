@@ -52,7 +52,7 @@ from tests.integration import served
 from tests.integration.served import N_ROWS
 from tests.recovery.learner import BUG, BUGS, FAULT_FILE, LEARN
 
-SEGMENT_ROUNDS = 15
+SEGMENT_ROUNDS = 10
 EVENTS_PER_SECOND = 1_500.0
 BAD_EVERY = 500  # one event in so many is malformed
 NESTED_EVERY = 20  # one in so many takes the long way of decoding
