@@ -57,7 +57,8 @@ def _find_row(change: Any) -> Any:
 
 
 def is_wrapped(instance: Mapping[str, Any], envelope: Envelope) -> bool:
-    """Whether an object is such an envelope, since it has all that one has, or nothing else."""
-    if envelope and PAYLOAD in instance:
+    """Whether an object is such an envelope of an object, since it has all that one has, or nothing else."""
+    if envelope and isinstance(instance.get(PAYLOAD), Mapping):
         return instance.keys() <= {"schema", PAYLOAD}
-    return envelope == "debezium" and instance.keys() >= OF_A_CHANGE
+    is_change = envelope == "debezium" and instance.keys() >= OF_A_CHANGE
+    return is_change and any(isinstance(instance[row], Mapping) for row in OF_A_CHANGE)

@@ -110,7 +110,7 @@ class FlexiHashClassifier(_MiniBatchEstimator, base.MiniBatchClassifier):
     >>> evaluate.progressive_val_score(datasets.Phishing(), FlexiHashClassifier(), metrics.Accuracy())
     Accuracy: 91.12%
     >>> evaluate.progressive_val_score(datasets.ImageSegments(), FlexiHashClassifier(), metrics.Accuracy())
-    Accuracy: 90.82%
+    Accuracy: 91.00%
     """
 
     _task = Task.BINARY  # until a label is something else
