@@ -104,7 +104,7 @@ def test_a_header_needs_no_setting() -> None:
     assert decoder.decode([message, message + b" " * 10]).kept.tolist() == [0]
 
 
-@pytest.mark.parametrize("instance", [CHANGE, {"payload": CHANGE}, {"schema": 1, "payload": None}])
+@pytest.mark.parametrize("instance", [CHANGE, {"payload": CHANGE}, {"schema": 1, "payload": {}}])
 def test_an_envelope_is_no_instance(instance: dict[str, Any]) -> None:
     with pytest.raises(EventRejected) as raised:
         decoder_of(FORMAT).read_instance(instance)
