@@ -25,6 +25,8 @@ from flexihash.model.tasks import Task
 from flexihash.model.times import PARTS
 from flexihash.model.times import warm_up as warm_up_times
 
+# An odd event, to warm up by.
+NESTED = b'{"features": {"a": {"b": ["c", 1.5, 2, true, null]}, "d": "2024-01-01T00:00:00Z"}, "label": null}'
 FEW_INSTANCES = 3  # so few are parsed in less time than it takes to begin a scan
 
 
@@ -94,7 +96,8 @@ class EventDecoder(EventReader):
         """Compiles or loads the compiled parts, so that no event, however odd, waits for them."""
         self.decode([])
         warm_up_times()
-        hash_features([], self.n_rows)
+        for _ in range(2):
+            self._read_all([NESTED], [0], self.decode_one, self.n_rows)
 
     def _decode(self, values: Sequence[bytes | None]) -> Decoded:
         scanned = scan(values, self._layout, self._books, self._limits, self._by_text)
