@@ -13,12 +13,13 @@ from flexihash.model.kernel.heads import (
     derive_rows,
     expect_rarely,
     find_activations,
+    find_state,
     head_memory,
     set_clocks,
 )
 from flexihash.model.kernel.linear import score_linear, update_linear
 from flexihash.model.kernel.scoring import score
-from flexihash.model.kernel.slots import EVENTS, LABEL_COUNT, LABEL_WEIGHT, LINEAR_BIAS, STATE_WIDTH
+from flexihash.model.kernel.slots import EVENTS, LABEL_COUNT, LABEL_WEIGHT, LINEAR_BIAS
 from flexihash.model.kernel.softmax import find_class_steps, mix_classes, update_classes
 from flexihash.model.kernel.steps import crowding, update_biases, update_numbers, update_rows
 from flexihash.model.kernel.vectors import float32s, float64s, int64s, uint8s
@@ -34,8 +35,9 @@ def score_heads(first, end, n, memory, words):  # type: ignore[no-untyped-def]
     for head in range(first, end):
         own = unpack(words[head])
         derive_rows(head, n, memory, scratch, own)
-        score(n, head_memory(head, memory), own)
-        score_linear(n, head_memory(head, memory), own)
+        of_head = head_memory(head, memory)
+        score(n, of_head, own)
+        score_linear(n, of_head, own)
 
 
 @entry
@@ -91,7 +93,7 @@ def learn_one(true, n, n_numbers, weight, memory, words):  # type: ignore[no-unt
     if n_classes > known[0]:
         begin_heads(known[0], n_classes, n_events, memory)
         for head in range(known[0], n_classes):
-            float64s(head_memory(head, memory).state)[LINEAR_BIAS] = expect_rarely(n_events)
+            float64s(find_state(head, memory))[LINEAR_BIAS] = expect_rarely(n_events)
         score_heads(known[0], n_classes, n, memory, words)
         mix_classes(n_classes, memory, scratch)
     if not find_class_steps(n_classes, true, weight, crowding(n * n_classes, memory.n_rows), scratch):
@@ -106,7 +108,7 @@ def learn_one(true, n, n_numbers, weight, memory, words):  # type: ignore[no-unt
         update_biases(float64s(of_head.state), own)
         update_rows(n, of_head, own)
         update_linear(n, of_head, own)
-    state = float64s(memory.state + 8 * STATE_WIDTH * true)
+    state = float64s(find_state(true, memory))
     state[LABEL_COUNT] += 1.0
     state[LABEL_WEIGHT] += weight
     return True

@@ -32,12 +32,17 @@ def head_row(row, head, n_rows):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def find_state(head, memory):  # type: ignore[no-untyped-def]
+    """Where a head's own state lies."""
+    return memory.state + 8 * STATE_WIDTH * head
+
+
+@inlined
 def head_memory(head, memory):  # type: ignore[no-untyped-def]
     """The memory with a head's own state."""
-    state = memory.state + 8 * STATE_WIDTH * head
     return Memory(
-        memory.n_rows, memory.table, memory.touched, memory.numbers, state, memory.blocks, memory.trees,
-        memory.has_crosses, memory.n_heads, memory.known, memory.tasks,
+        memory.n_rows, memory.table, memory.touched, memory.numbers, find_state(head, memory), memory.blocks,
+        memory.trees, memory.has_crosses, memory.n_heads, memory.known, memory.tasks,
     )  # fmt: skip
 
 
@@ -64,7 +69,7 @@ def derive_rows(head, n, memory, first, scratch):  # type: ignore[no-untyped-def
 def begin_heads(first, end, n_events, memory):  # type: ignore[no-untyped-def]
     """Has the heads [first, end) expect what was seen once in so many events."""
     for head in range(first, end):
-        state = float64s(memory.state + 8 * STATE_WIDTH * head)
+        state = float64s(find_state(head, memory))
         state[EVENTS] = n_events
         for e in range(N_EXPERTS):
             state[BIAS + e] = expect_rarely(n_events)
@@ -80,4 +85,4 @@ def expect_rarely(n_events):  # type: ignore[no-untyped-def]
 def set_clocks(n_heads, n_events, memory):  # type: ignore[no-untyped-def]
     """Has all heads know how many events there were."""
     for head in range(n_heads):
-        float64s(memory.state + 8 * STATE_WIDTH * head)[EVENTS] = np.float64(n_events)
+        float64s(find_state(head, memory))[EVENTS] = np.float64(n_events)

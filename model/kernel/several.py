@@ -8,7 +8,7 @@ from flexihash.model.compiled import entry, inlined, part
 from flexihash.model.kernel.addresses import unpack
 from flexihash.model.kernel.company import foresee, learn_context
 from flexihash.model.kernel.experts import DIM, N_EXPERTS
-from flexihash.model.kernel.heads import begin_heads, derive_rows, find_activations, head_memory, set_clocks
+from flexihash.model.kernel.heads import begin_heads, derive_rows, find_activations, find_state, head_memory, set_clocks
 from flexihash.model.kernel.losses import Loss, link
 from flexihash.model.kernel.mixture import NARROW, mix
 from flexihash.model.kernel.scoring import score
@@ -46,7 +46,7 @@ def mix_heads(first, end, n, loss, memory, words):  # type: ignore[no-untyped-de
 def link_head(head, loss, memory, words):  # type: ignore[no-untyped-def]
     """(prediction, score) of a head, after `mix_heads`."""
     mixed = float64s(unpack(words[head]).mixed)[NARROW]
-    return link(loss_of(head, loss, memory), mixed, float64s(head_memory(head, memory).state))
+    return link(loss_of(head, loss, memory), mixed, float64s(find_state(head, memory)))
 
 
 @entry
