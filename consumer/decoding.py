@@ -96,8 +96,7 @@ class EventDecoder(EventReader):
         """Compiles or loads the compiled parts, so that no event, however odd, waits for them."""
         self.decode([])
         warm_up_times()
-        for _ in range(2):
-            self._read_all([NESTED], [0], self.decode_one, self.n_rows)
+        self._read_all([NESTED], [0], self.decode_one, self.n_rows)
 
     def _decode(self, values: Sequence[bytes | None]) -> Decoded:
         scanned = scan(values, self._layout, self._books, self._limits, self._by_text)
