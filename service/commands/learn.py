@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flexihash.service.commands.options import EventsFile, FileFormat, parse_format, takes
+from flexihash.service.commands.options import OF_LEARNING, EventsFile, FileFormat, parse_format, takes
 from flexihash.service.commands.outcome import EXIT_FINDING, EXIT_INTERRUPTED, AsJson, Outcome, fail, show
 from flexihash.service.commands.scores import draw_metrics
 from flexihash.service.signals import stop_signals
@@ -83,28 +83,7 @@ class Learned(Outcome):
         return not self.report.events and not has_read_all
 
 
-@takes(
-    "task",
-    "quantile",
-    "n_rows",
-    "envelope",
-    "label_field",
-    "targets",
-    "positive_labels",
-    "label_rule",
-    "features_field",
-    "weight_field",
-    "id_field",
-    "ignored_features",
-    "categorical_features",
-    "numeric_features",
-    "time_features",
-    "time_zone",
-    "text_features",
-    "missing_features",
-    "crosses",
-    "max_classes",
-)
+@takes(*OF_LEARNING)
 def learn(
     file: EventsFile,
     label: Annotated[

@@ -47,6 +47,31 @@ FileFormat = Annotated[
 AS_THEY_ARE = (bool, int, float, Path)  # the types that are read from the command line; all others by the setting
 
 
+OF_LEARNING = (
+    "task",
+    "quantile",
+    "n_rows",
+    "envelope",
+    "label_field",
+    "targets",
+    "positive_labels",
+    "label_rule",
+    "features_field",
+    "weight_field",
+    "id_field",
+    "ignored_features",
+    "categorical_features",
+    "numeric_features",
+    "time_features",
+    "time_zone",
+    "text_features",
+    "missing_features",
+    "crosses",
+    "max_classes",
+)
+"""The settings of what is learned, and from what: options of whoever learns, from a file or a topic."""
+
+
 def takes(*settings: str) -> Callable[[Command], Command]:
     """Give a command options for these settings.
 

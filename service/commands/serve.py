@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from flexihash.service.commands.options import takes
+from flexihash.service.commands.options import OF_LEARNING, takes
 from flexihash.service.commands.outcome import AsJson, Outcome, show
 
 if TYPE_CHECKING:
@@ -39,26 +39,7 @@ class Serving(Outcome):
     "host",
     "port",
     "workers",
-    "task",
-    "quantile",
-    "n_rows",
-    "envelope",
-    "label_field",
-    "targets",
-    "positive_labels",
-    "label_rule",
-    "features_field",
-    "weight_field",
-    "id_field",
-    "ignored_features",
-    "categorical_features",
-    "numeric_features",
-    "time_features",
-    "time_zone",
-    "text_features",
-    "missing_features",
-    "crosses",
-    "max_classes",
+    *OF_LEARNING,
     "checkpoint_dir",
     "adopt",
     "checkpoint_seconds",
